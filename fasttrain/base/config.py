@@ -1,0 +1,106 @@
+"""Typed settings: unknown keys are errors that name the nearest known key; ``a.b=c`` overrides; YAML files."""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fasttrain.base.errors import ConfigError
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every settings class. Immutable; keys that it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def load_settings(cls: type[SettingsT], values: dict[str, Any], where: str = "settings") -> SettingsT:
+    """Validate `values` into `cls`.
+
+    Raises:
+        ConfigError: one line a problem, each naming `where`, the key, and for an unknown key the nearest known one.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(cls, problem) for problem in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(problems)) from None
+
+
+def _explain(cls: type[Settings], problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg']} (got {problem['input']!r})"
+    known = _known_keys(cls)
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(sorted(known))}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _known_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all settings of `cls`, nested ones included."""
+    keys = []
+    for name, field in cls.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys += _known_keys(nested, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Return `values` with ``a.b=c`` overrides put in; the right-hand side is read as YAML (``1e-3``, ``[1, 2]``)."""
+    result = _copy_nested(values)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(
+                f"--set {override!r} is not of the form key=value, as in --set optimizer.lr=0.01"
+            )
+        *parents, leaf = key.split(".")
+        target = result
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {override!r}: {parent!r} is a plain value, not a group of settings")
+        target[leaf] = parse_scalar(text)
+    return result
+
+
+def parse_scalar(text: str) -> Any:
+    """Read a YAML value; unlike YAML 1.1, ``1e-3`` is a number."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping of settings."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
+    return values
+
+
+def _copy_nested(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copy_nested(value) if isinstance(value, dict) else value for key, value in values.items()}

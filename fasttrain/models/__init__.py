@@ -1,0 +1,1 @@
+"""timm models by name, safe weight files, checkpoints, weight averaging."""

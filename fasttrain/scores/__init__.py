@@ -1,0 +1,1 @@
+"""Score tables: ensemble, re-distribute, pseudo-label, submit."""

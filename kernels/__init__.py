@@ -1,0 +1,1 @@
+"""Numeric kernels: arrays in, arrays out, each beside a plain reference version."""
