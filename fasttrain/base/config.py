@@ -60,9 +60,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise ConfigError(
-                f"--set {override!r} is not of the form key=value, as in --set optimizer.lr=0.01"
-            )
+            raise ConfigError(f"--set {override!r} is not of the form key=value, as in --set optimizer.lr=0.01")
         *parents, leaf = key.split(".")
         target = result
         for parent in parents:

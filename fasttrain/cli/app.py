@@ -26,9 +26,7 @@ for _group in _GROUPS:
 
 @app.callback()
 def _root(
-    debug: bool = typer.Option(
-        False, "--debug", help="Show the traceback of an error (works anywhere in the line)."
-    ),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (works anywhere in the line)."),
 ) -> None:
     """Options of every command."""
 

@@ -7,9 +7,7 @@ import typer
 from fasttrain.base.console import emit_json
 from fasttrain.base.process import is_main
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 
 
 def finish(result: dict[str, Any], as_json: bool, *, hide: tuple[str, ...] = ()) -> None:
