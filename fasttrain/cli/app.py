@@ -55,3 +55,7 @@ def main() -> NoReturn:
 def _fail(message: str, code: int = 1) -> NoReturn:
     print(f"fasttrain: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,6 @@ from fasttrain.loading.loader import Loader
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.schedule import Schedule
 
-
 AGREE_EVERY = 32
 
 
