@@ -1,7 +1,7 @@
 """Writes `.beton` files as a stream: samples in, pages out, the header last.
 
-The number of samples is all that must be known beforehand. Pages start small and grow by doubling when a sample needs it:
-a region that crosses no multiple of 2^k crosses no multiple of 2^(k+1) either, so what is already written stays valid.
+Only the number of samples must be known beforehand. Pages start small and grow by doubling when a sample needs it: a
+region that crosses no multiple of 2^k crosses no multiple of 2^(k+1) either, so what is already written stays valid.
 """
 
 import json
@@ -55,7 +55,7 @@ class BetonWriter:
         fields: fields of a sample; images, ints, floats and bytes can be written. The first image is the one that the
             trailer describes.
         class_names: names of the classes, None when unknown.
-        page_size: bytes of a page, a power of two from 2 MiB to 2 GiB; None: chosen, and grown to fit the largest sample.
+        page_size: bytes of a page, a power of two from 2 MiB to 2 GiB; None: grows to fit the largest sample.
         expected_bytes: estimate of the file's size, for the choice of the page size.
         info: further entries of the trailer's JSON section (build options, source fingerprint).
 

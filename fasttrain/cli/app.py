@@ -8,6 +8,7 @@ from typing import NoReturn
 import typer
 
 from fasttrain.base.errors import FasttrainError
+from fasttrain.cli import data
 
 app = typer.Typer(
     name="fasttrain",
@@ -19,7 +20,7 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = ()
+_GROUPS: tuple[ModuleType, ...] = (data,)
 for _group in _GROUPS:
     _group.register(app)
 
