@@ -187,7 +187,7 @@ def test_max_resolution_of_a_rotated_image(pixels: Pixels) -> None:
 def test_sides_beyond_the_format_are_refused() -> None:
     stream = BytesIO()
     Image.new("L", (70_000, 1)).save(stream, "PNG")
-    with pytest.raises(ValueError, match="70000x1 pixels.*--max-resolution"):
+    with pytest.raises(ValueError, match=r"70000x1 pixels.*--max-resolution"):
         prepare(stream.getvalue(), "raw")
     assert prepare(stream.getvalue(), "raw", max_resolution=1000).image.width == 1000
 
