@@ -153,6 +153,26 @@ def test_grey_jpegs_are_kept(pixels: Pixels, encoded: Encoded) -> None:
     assert prepare(data, "keep").image.data == data
 
 
+def test_files_of_several_pictures_are_not_kept(pixels: Pixels, encoded: Encoded) -> None:
+    second = Image.fromarray(pixels(50, 40, 1))
+    data = encoded(pixels(50, 40), "MPO", save_all=True, append_images=[second])
+    prepared = prepare(data, "keep")
+    assert prepared.changes == ("re-encoded",)
+    assert np.abs(decode_stream(prepared.image.data).astype(int) - pixels(50, 40)).mean() < 6
+    frames = encoded(pixels(50, 40), "WEBP", save_all=True, append_images=[second], lossless=True)
+    assert np.array_equal(decode_rgb(frames), pixels(50, 40))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_kept_jpegs_are_decoded_to_their_end(pixels: Pixels, encoded: Encoded, options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    data = encoded(noise, "JPEG", **options)
+    assert prepare(data, "keep").image.width == 300
+    for share in (0.1, 0.5, 0.9, 0.99):
+        with pytest.raises(ValueError, match="truncated"):
+            prepare(data[: int(share * len(data))], "keep")
+
+
 def test_modes(pixels: Pixels, encoded: Encoded) -> None:
     data = encoded(pixels(50, 40), "JPEG", quality=60)
     again, raw = prepare(data, "jpg", quality=95), prepare(data, "raw")
@@ -161,6 +181,7 @@ def test_modes(pixels: Pixels, encoded: Encoded) -> None:
         assert image.format == "JPEG"
     frame = jpeg.read_frame(again.image.data)
     assert frame is not None and frame.factors == ((2, 2), (1, 1), (1, 1))
+    assert raw.changes == ("as pixels",)
     assert raw.image.mode == MODE_RAW and raw.image.data == decode_rgb(data).tobytes()
     assert len(prepare(data, "jpg", quality=20).image.data) < len(again.image.data)
 
