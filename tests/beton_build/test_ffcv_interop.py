@@ -16,7 +16,7 @@ from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import SampleList, read_source
 from fasttrain.beton_build.writer import BetonWriter, EncodedImage
 
-pytest.importorskip("ffcv", reason="FFCV is not installed (pip install 'fasttrain[ffcv]')")
+pytest.importorskip("ffcv", reason="FFCV is not installed (pip install 'fasttrain[ffcv]')", exc_type=ImportError)
 
 Pixels = Callable[..., np.ndarray]
 Encoded = Callable[..., bytes]
