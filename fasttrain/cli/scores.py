@@ -195,11 +195,11 @@ def _numbers(text: str) -> list[float]:
 def _print_sensitivity(rows: list[dict]) -> None:
     from fasttrain.base.console import print_table
 
-    columns = ["eps", "bounds", "agreement", "changed", "smallest", "largest", "converged"]
+    columns = ["eps", "× prior", "agreement", "changed", "smallest", "largest", "converged"]
     body = [
         [
             f"{row['eps']:g}",
-            f"{row['lower']:g}–{row['upper']:g} × prior",
+            f"{row['lower']:g}–{row['upper']:g}",
             f"{row['agreement']:.4f}",
             str(row["changed"]),
             str(row["count_min"]),

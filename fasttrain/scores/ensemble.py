@@ -102,7 +102,7 @@ def _require_logits(tables: Sequence[ScoreTable]) -> None:
     for number, table in enumerate(tables):
         if table.kind != "logits":
             raise ScoresError(
-                f"table {number + 1} holds {table.kind}, from which logits cannot be had; use --space probs or log_probs"
+                f"table {number + 1} holds {table.kind}, which cannot become logits; use --space probs or log_probs"
             )
 
 
@@ -142,7 +142,7 @@ def _validation_top1(table: ScoreTable, number: int) -> float:
     top1 = validation.get("val_top1")
     if not top1:
         raise ScoresError(
-            f"table {number + 1} stores no validation top-1 of its model; give the weights as numbers, or train with --val"
+            f"table {number + 1} stores no validation top-1 of its model; give numbers as weights, or train with --val"
         )
     if validation.get("data_fingerprint") == table.meta.get("data_fingerprint"):
         raise ScoresError(

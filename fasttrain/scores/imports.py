@@ -181,8 +181,8 @@ def _pair(entry: Any, path: Path) -> tuple[str, Any]:
     elif isinstance(entry, list | tuple) and len(entry) == 2:
         return str(entry[0]), entry[1]
     raise ScoresError(
-        f"{path} holds entries that are neither (id, scores) nor mappings with one of {', '.join(NAME_KEYS)} and one of "
-        f"{', '.join(SCORE_KEYS)}"
+        f"{path} holds entries that are neither (id, scores) nor mappings with one of {', '.join(NAME_KEYS)} and one "
+        f"of {', '.join(SCORE_KEYS)}"
     )
 
 

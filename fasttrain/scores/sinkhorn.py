@@ -56,7 +56,7 @@ class SinkhornResult:
         iterations: passes over the scores, all levels together.
         converged: whether `marginal_error` came down to the tolerance.
         marginal_error: summed violation of the bounds over N.
-        dual_gap: gap between the entropic objectives of the dual and of this plan, per sample (0 at the optimum).
+        dual_gap: how far the plan's objective is from the dual's, in nats a sample (0 at the optimum).
         sums: (C,) float64 column sums of the plan.
     """
 
@@ -108,7 +108,7 @@ def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tole
         iterations=iterations,
         converged=bool(converged),
         marginal_error=float(error),
-        dual_gap=eps * _gap(v, sums, marginals) / samples,
+        dual_gap=eps * _duality_gap(v, sums, marginals) / samples,
         sums=sums,
     )
 
@@ -162,16 +162,16 @@ def _complementary(v: np.ndarray, sums: np.ndarray, marginals: Marginals, sample
     return float((np.maximum(raised, 0).sum() + np.maximum(lowered, 0).sum()) / samples)
 
 
-def _gap(v: np.ndarray, sums: np.ndarray, marginals: Marginals) -> float:
-    """Dual minus primal objective over eps, both of the plan that v gives.
+def _duality_gap(v: np.ndarray, sums: np.ndarray, marginals: Marginals) -> float:
+    """Dual minus primal objective of the plan that v gives, in units of eps.
 
-    The dual is ``sum_i lse_i + sum_j max(-v_j L_j, -v_j H_j)``, the primal of the plan ``sum_i lse_i - sum_j v_j c_j``.
-    The former bounds every feasible plan, so for a plan that keeps the bounds the gap is not negative.
+    The dual is ``sum_i lse_i + sum_j max(-v_j L_j, -v_j H_j)``, the primal ``sum_i lse_i - sum_j v_j c_j``. Each class's
+    part is not negative while its sum is within its bounds; absolute values keep that so within the tolerance too.
     """
     open_ = marginals.upper > 0
     offset = v[open_]
     support = np.maximum(-offset * marginals.lower[open_], -offset * marginals.upper[open_])
-    return float((support + offset * sums[open_]).sum())
+    return float(np.abs(support + offset * sums[open_]).sum())
 
 
 def _refuse_lost_rows(log_probs: np.ndarray, closed: np.ndarray) -> None:

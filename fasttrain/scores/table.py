@@ -140,10 +140,9 @@ class ScoreTable:
             columns["assigned_p"] = pa.array(np.asarray(self.assigned_p, np.float32))
         header = {"version": FORMAT_VERSION, "classes": self.classes, "kind": self.kind, "meta": self.meta}
         table = pa.table(columns).replace_schema_metadata({"fasttrain": json.dumps(header)})
-        with atomic_path(path) as part, pa.OSFile(str(part), "wb") as sink:
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                # One batch, so that the scores are one block of memory when the file is mapped.
-                writer.write_table(table, max_chunksize=len(self))
+        with atomic_path(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+            # One batch, so that the scores are one block of memory when the file is mapped.
+            file.write_table(table, max_chunksize=len(self))
 
     @classmethod
     def read(cls, path: str | Path) -> "ScoreTable":
