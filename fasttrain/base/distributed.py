@@ -50,6 +50,19 @@ def sum_over_ranks(tensor: "torch.Tensor") -> "torch.Tensor":
     return tensor
 
 
+def average_buffers(module: "torch.nn.Module") -> None:
+    """Make a model's floating-point buffers (BatchNorm statistics) the mean over all ranks, in place.
+
+    DDP keeps only parameters in step: each rank gathers statistics of its own samples, and without this every rank
+    would evaluate another model.
+    """
+    if world_size() > 1:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                sum_over_ranks(buffer)
+                buffer /= world_size()
+
+
 def gather_on_main(value: Any) -> list[Any] | None:
     """Collect a picklable value of every rank on the main one, in rank order; None on the others."""
     if world_size() == 1:

@@ -9,7 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from fasttrain.base.console import say
-from fasttrain.base.distributed import process_group, wait_for_all
+from fasttrain.base.distributed import average_buffers, process_group, wait_for_all
 from fasttrain.base.errors import ConfigError, TrainingError
 from fasttrain.base.process import is_main, world_size
 from fasttrain.base.runs import RunFolder
@@ -165,6 +165,7 @@ class Trainer:
             raise TrainingError(
                 f"stopped by {name} in epoch {position.epoch + 1} after step {figures.steps}; add --resume to go on"
             )
+        self._agree_on_statistics()
         validation = self._validate()
         improved = self._note_validation(validation.get("val_top1"))
         lr = self.stepper.optimizer.param_groups[0]["lr"]
@@ -180,6 +181,11 @@ class Trainer:
         )
         position.epoch, position.step = position.epoch + 1, 0
         self._save_epoch(folder, validation, improved)
+
+    def _agree_on_statistics(self) -> None:
+        average_buffers(self.stepper.unwrapped)
+        if self.stepper.ema is not None:
+            average_buffers(self.stepper.ema.module)
 
     def _validate(self) -> dict[str, Any]:
         """Validation figures of the weights that are kept, and of the raw ones beside averaged ones."""

@@ -19,7 +19,7 @@ def source() -> torch.nn.Module:
 
 
 def equal_backbone(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return torch.equal(a.state_dict()["conv1.weight"], b.state_dict()["conv1.weight"])
+    return torch.equal(a.state_dict()["conv1.0.weight"], b.state_dict()["conv1.0.weight"])
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
@@ -35,7 +35,7 @@ def test_state_dicts_of_usual_shapes_load(tmp_path, source, wrap):
 def test_averaged_weights_come_first(tmp_path, source):
     averaged = {key: value + 1 for key, value in source.state_dict().items()}
     torch.save({"state_dict": source.state_dict(), "state_dict_ema": averaged}, tmp_path / "w.pth")
-    assert torch.equal(read_state_dict(tmp_path / "w.pth")["conv1.weight"], averaged["conv1.weight"])
+    assert torch.equal(read_state_dict(tmp_path / "w.pth")["conv1.0.weight"], averaged["conv1.0.weight"])
 
 
 def test_a_head_of_other_classes_is_replaced_and_said(tmp_path, source):
@@ -74,7 +74,7 @@ def test_code_in_a_weight_file_is_never_run(tmp_path):
         def __reduce__(self):
             return os.system, (f"touch {marker}",)
 
-    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    torch.save({"conv1.0.weight": Evil()}, tmp_path / "evil.pth")
     (tmp_path / "evil.bin").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pth", "evil.bin"):
         with pytest.raises(WeightsError):
