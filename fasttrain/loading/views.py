@@ -93,8 +93,8 @@ def parse_view(stored: dict[str, Any]) -> View:
     """Read what ``view.model_dump()`` gave, as checkpoints store it."""
     if not isinstance(stored, dict):
         raise ConfigError(f"a stored view is a mapping of settings, not a {type(stored).__name__}")
-    kinds: dict[Any, type[TrainView] | type[EvalView]] = {"train": TrainView, "eval": EvalView}
-    kind = kinds.get(stored.get("kind"))
+    kinds: dict[str, type[TrainView] | type[EvalView]] = {"train": TrainView, "eval": EvalView}
+    kind = kinds.get(str(stored.get("kind")))
     if kind is None:
         raise ConfigError(f"a stored view is of kind {stored.get('kind')!r}, not 'train' or 'eval'")
     return load_settings(kind, stored, "stored view")
