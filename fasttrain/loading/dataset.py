@@ -132,7 +132,7 @@ class JoinedDataset(ImageDataset):
         self.labels = np.concatenate([part.labels for part in self._parts])
         self.keys = np.concatenate([part.keys for part in self._parts])
         self.class_names = first.class_names
-        self.fingerprint = xxhash.xxh3_128_hexdigest("".join(part.fingerprint for part in self._parts))
+        self.fingerprint = xxhash.xxh3_128_hexdigest("".join(part.fingerprint for part in self._parts).encode())
 
     def _locate(self, row: int) -> tuple[ImageDataset, int]:
         part = bisect.bisect_right(self._starts, row) - 1
