@@ -6,7 +6,8 @@
 - CMYK and YCCK: Pillow's conversion, Adobe's inverted values included.
 - Animations and multi-page files: the first picture.
 - 32-bit integer and floating-point pixels have no defined range and are refused.
-- A truncated stream is an error; nothing is made up for what is missing.
+- A truncated stream is an error; nothing is made up for what is missing. (Wrong bytes inside of a JPEG's entropy code
+  that libjpeg bridges with a mere warning cannot be seen through Pillow.)
 """
 
 import os
@@ -45,7 +46,7 @@ class Prepared:
     """An image ready to be stored, and what was done to it."""
 
     image: EncodedImage
-    changes: tuple[str, ...]  # of "re-encoded", "rotated", "resized", "from MODE"; empty: bytes kept as they were
+    changes: tuple[str, ...]  # of "re-encoded", "as pixels", "rotated", "resized", "from MODE"; empty: bytes kept
 
 
 def decode_rgb(source: Data | str | os.PathLike[str]) -> np.ndarray:
@@ -163,11 +164,12 @@ def prepare(data: bytes, mode: str, quality: int = DEFAULT_QUALITY, max_resoluti
         shrinks = max_resolution is not None and max(image.size) > max_resolution
         keeps = mode == "keep" and not shrinks and keep_bytes_ok(data, image)
         changes = _changes(image, mode, shrinks, keeps)
+        if keeps:
+            kept = EncodedImage(data, MODE_JPG, image.width, image.height)
+            _verify_stream(image)
+            return Prepared(kept, ())
         if shrinks and max_resolution is not None:
             image.draft(None, _fitted(image.size, 2 * max_resolution))
-        if keeps:
-            _loaded(image, lambda loaded: loaded)
-            return Prepared(EncodedImage(data, MODE_JPG, image.width, image.height), ())
         rgb = _loaded(image, normalise)
     if shrinks and max_resolution is not None:
         rgb = rgb.resize(_fitted(rgb.size, max_resolution), Image.Resampling.LANCZOS)
@@ -178,6 +180,16 @@ def prepare(data: bytes, mode: str, quality: int = DEFAULT_QUALITY, max_resoluti
     stream = BytesIO()
     rgb.save(stream, "JPEG", quality=quality, subsampling="4:2:0")
     return Prepared(EncodedImage(stream.getvalue(), MODE_JPG, rgb.width, rgb.height), changes)
+
+
+def _verify_stream(image: Image.Image) -> None:
+    """Decode the whole entropy code of a JPEG, but the pixels at an eighth of the size only: a third faster.
+
+    Raises:
+        ValueError: the stream cannot be decoded.
+    """
+    image.draft(None, (1, 1))
+    _loaded(image, lambda loaded: loaded)
 
 
 def keep_bytes_ok(data: Data, image: Image.Image) -> bool:
@@ -195,7 +207,7 @@ def keep_bytes_ok(data: Data, image: Image.Image) -> bool:
 def _changes(image: Image.Image, mode: str, shrinks: bool, keeps: bool) -> tuple[str, ...]:
     if keeps:
         return ()
-    changes = [] if mode == "raw" else ["re-encoded"]
+    changes = ["as pixels" if mode == "raw" else "re-encoded"]
     if orientation(image) != 1:
         changes.append("rotated")
     if shrinks:

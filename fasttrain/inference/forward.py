@@ -43,11 +43,12 @@ def forward_batches(
     was_training = model.training
     model.eval()
     try:
-        with progress(label, len(loader), "batches") as bar:
+        # Counted by this rank's full batches: how many of the last one are padding is known only to the device.
+        with progress(label, len(loader) * loader.batch_size) as bar:
             for batch in loader:
                 with autocast(batch.images.device, amp):
                     logits = model(batch.images)
                 yield batch, logits.float()
-                bar.advance()
+                bar.advance(len(logits))
     finally:
         model.train(was_training)

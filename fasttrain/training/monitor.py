@@ -15,16 +15,16 @@ REFRESH_EVERY_S = 0.5
 
 
 class LaggedLoss:
-    """The training loss for display, read without ever making the device wait.
+    """The training loss for display, read without ever making a GPU wait.
 
-    The loss is summed on the device; a copy to the host is started now and then, and read once it has arrived.
+    The loss is summed on the device. Now and then a copy to the host is started, and read at a later call, once it has
+    arrived; on the CPU there is nothing to wait for.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
         self._sum = torch.zeros(2, dtype=torch.float64, device=device)
-        self._pending: tuple[torch.Tensor, Any] | None = None
-        self.shown = float("nan")
+        self._pending: tuple[torch.Tensor, torch.cuda.Event] | None = None
+        self._shown: float | None = None
 
     def add(self, loss: torch.Tensor, samples: torch.Tensor) -> None:
         """Add a batch: summed loss and number of samples, both 0-dim tensors on the device."""
@@ -34,22 +34,23 @@ class LaggedLoss:
         """Summed loss and number of samples so far, float64 (2,), on the device."""
         return self._sum
 
-    def peek(self) -> float:
-        """Mean loss of this epoch, as of the last copy that has arrived (NaN before the first)."""
-        if self._pending is not None:
-            host, arrived = self._pending
-            if arrived is None or arrived.query():
-                loss, samples = host.tolist()
-                self.shown = loss / samples if samples else float("nan")
-                self._pending = None
+    def peek(self) -> float | None:
+        """Mean loss of this epoch as of the last copy that has arrived, None before the first."""
+        if self._sum.device.type != "cuda":
+            self._note(self._sum)
+            return self._shown
+        if self._pending is not None and self._pending[1].query():
+            self._note(self._pending[0])
+            self._pending = None
         if self._pending is None:
-            host = self._sum.to("cpu", non_blocking=True) if self._cuda else self._sum.clone()
-            arrived = None
-            if self._cuda:
-                arrived = torch.cuda.Event()
-                arrived.record()
-            self._pending = (host, arrived)
-        return self.shown
+            arrived = torch.cuda.Event()
+            self._pending = (self._sum.to("cpu", non_blocking=True), arrived)
+            arrived.record()
+        return self._shown
+
+    def _note(self, totals: torch.Tensor) -> None:
+        loss, samples = totals.tolist()
+        self._shown = loss / samples if samples else None
 
 
 class Monitor:
@@ -100,7 +101,7 @@ class Monitor:
         measured = done - self._first_step
         left = (now - self._started) / measured * (self._epochs * self._steps - done) if measured else float("nan")
         line = (
-            f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._steps}  loss {loss.peek():.4f}  "
+            f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._steps}  loss {_number(loss.peek())}  "
             f"{self._images_per_step * (step + 1) / seconds:,.1f} images/s  "
             f"data wait {waited / seconds:.1%}  ETA {_clock(left)}"
         )
@@ -125,6 +126,10 @@ class Monitor:
             parts.append(f"(without averaging {record['val_top1_raw']:.4f})")
         parts.append(f"{record['images_per_s']:,.1f} images/s, data wait {record['data_wait_fraction']:.1%}")
         say("  ".join(parts))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,0 +1,198 @@
+"""The score table: one row of scores a sample, joined by string id, as one memory-mappable Arrow file."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from fasttrain.base.atomic import atomic_path
+from fasttrain.base.errors import ScoresError
+
+Kind = Literal["logits", "log_probs", "probs"]
+Rows = slice | np.ndarray
+FORMAT_VERSION = 1
+
+
+@dataclass
+class ScoreTable:
+    """Scores of N samples over C classes.
+
+    Attributes:
+        ids: N string ids, each once.
+        scores: (N, C) float16 or float32.
+        classes: C names.
+        kind: what the scores are.
+        labels: (N,) int32 true labels, -1 where unknown (all of them by default). Never a predicted label.
+        assigned: (N,) int32 labels that a re-distribution gave, or None.
+        assigned_p: (N,) float32 their probabilities in the transport plan, or None.
+        meta: anything that JSON holds: model, checkpoint hash, data fingerprint, validation figures, method, …
+
+    Raises:
+        ScoresError: the parts do not fit together, an id occurs twice, or a score is not a number.
+    """
+
+    ids: list[str]
+    scores: np.ndarray
+    classes: list[str]
+    kind: Kind
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    assigned: np.ndarray | None = None
+    assigned_p: np.ndarray | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ids, self.classes = list(self.ids), list(self.classes)
+        self.labels = np.asarray(self.labels, np.int32) if len(self.labels) else np.full(len(self.ids), -1, np.int32)
+        if self.scores.dtype not in (np.float16, np.float32):
+            self.scores = self.scores.astype(np.float32)
+        self._check_shapes()
+        refuse_duplicates(self.ids, "the score table")
+        refuse_duplicates(self.classes, "the list of classes")
+        self._check_values()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _check_shapes(self) -> None:
+        rows, columns = len(self.ids), len(self.classes)
+        if self.kind not in get_args(Kind):
+            raise ScoresError(f"scores are of kind {', '.join(get_args(Kind))}, not {self.kind!r}")
+        if self.scores.shape != (rows, columns):
+            raise ScoresError(f"{rows} ids and {columns} classes do not fit scores of shape {self.scores.shape}")
+        if rows == 0 or columns == 0:
+            raise ScoresError("a score table needs at least one sample and one class")
+        for name, values in (("labels", self.labels), ("assigned", self.assigned), ("assigned_p", self.assigned_p)):
+            if values is not None and len(values) != rows:
+                raise ScoresError(f"{len(values)} {name} do not fit {rows} samples")
+        if int(self.labels.max()) >= columns or int(self.labels.min()) < -1:
+            raise ScoresError(f"labels must be 0 to {columns - 1}, or -1 for unknown")
+
+    def _check_values(self) -> None:
+        bad = np.isnan(self.scores).any(1) | np.isposinf(self.scores).any(1)
+        if self.kind == "probs":
+            bad |= (self.scores < 0).any(1)
+        else:
+            # -inf is the logarithm of 0; a row of nothing else says nothing
+            bad |= np.isneginf(self.scores).all(1)
+        if bad.any():
+            first = [self.ids[row] for row in np.flatnonzero(bad)[:3]]
+            raise ScoresError(
+                f"{int(bad.sum())} samples have scores that are no {self.kind} (not a number, infinite or negative "
+                f"probabilities): {', '.join(first)}, …; predict them again"
+            )
+
+    # --- values -----------------------------------------------------------------------------------------------------
+
+    def log_probs(self, rows: Rows = slice(None)) -> np.ndarray:
+        """(n, C) float64 log-probabilities of `rows`, normalised so that each row's probabilities sum to 1."""
+        scores = self.scores[rows].astype(np.float64)
+        if self.kind == "probs":
+            with np.errstate(divide="ignore"):
+                scores = np.log(scores)
+        top = scores.max(1, keepdims=True)
+        return scores - (top + np.log(np.exp(scores - top).sum(1, keepdims=True)))
+
+    def probs(self, rows: Rows = slice(None)) -> np.ndarray:
+        """(n, C) float64 probabilities of `rows`, each row scaled to sum 1."""
+        if self.kind != "probs":
+            return np.exp(self.log_probs(rows))
+        scores = self.scores[rows].astype(np.float64)
+        return scores / scores.sum(1, keepdims=True)
+
+    def argmax(self) -> np.ndarray:
+        """(N,) int32 class of the highest score."""
+        return self.scores.argmax(1).astype(np.int32)
+
+    def predictions(self, use: str | None = None) -> np.ndarray:
+        """(N,) int32 labels to act on: ``assigned``, ``argmax``, or the former where it is there (None).
+
+        Raises:
+            ScoresError: ``assigned`` is asked for and the table was not re-distributed.
+        """
+        if use not in (None, "argmax", "assigned"):
+            raise ScoresError(f"predictions are 'argmax' or 'assigned', not {use!r}")
+        if use == "argmax" or (use is None and self.assigned is None):
+            return self.argmax()
+        if self.assigned is None:
+            raise ScoresError("the table has no assigned labels; run `fasttrain redistribute` first, or --use argmax")
+        return self.assigned
+
+    def accuracy(self, predicted: np.ndarray) -> float | None:
+        """Share of the labelled samples whose `predicted` (N,) label is right; None without labels."""
+        known = self.labels >= 0
+        return float((predicted[known] == self.labels[known]).mean()) if known.any() else None
+
+    # --- file -------------------------------------------------------------------------------------------------------
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as an Arrow IPC file, atomically."""
+        flat = pa.array(np.ascontiguousarray(self.scores).reshape(-1))
+        columns: dict[str, pa.Array] = {
+            "id": pa.array(self.ids, pa.string()),
+            "label": pa.array(self.labels, mask=self.labels < 0),
+            "scores": pa.FixedSizeListArray.from_arrays(flat, len(self.classes)),
+        }
+        if self.assigned is not None:
+            columns["assigned"] = pa.array(np.asarray(self.assigned, np.int32))
+        if self.assigned_p is not None:
+            columns["assigned_p"] = pa.array(np.asarray(self.assigned_p, np.float32))
+        header = {"version": FORMAT_VERSION, "classes": self.classes, "kind": self.kind, "meta": self.meta}
+        table = pa.table(columns).replace_schema_metadata({"fasttrain": json.dumps(header)})
+        with atomic_path(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+            # One batch, so that the scores are one block of memory when the file is mapped.
+            file.write_table(table, max_chunksize=len(self))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ScoreTable":
+        """Map a table; its scores are a view into the file until they are changed.
+
+        Raises:
+            ScoresError: no such file, or not a score table of this version.
+        """
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            header = json.loads(table.schema.metadata[b"fasttrain"])
+            version = header["version"]
+        except FileNotFoundError:
+            raise ScoresError(f"{path}: no such file") from None
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as error:
+            raise ScoresError(f"{path} is not a score table ({error}); `fasttrain scores import` makes one") from None
+        if version != FORMAT_VERSION:
+            raise ScoresError(f"{path} is a score table of version {version}; this fasttrain reads {FORMAT_VERSION}")
+        try:
+            return cls._from_arrow(table, header)
+        except (KeyError, pa.ArrowInvalid, ValueError) as error:
+            raise ScoresError(f"{path} is damaged: {error}") from None
+        except ScoresError as error:
+            raise ScoresError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_arrow(cls, table: pa.Table, header: dict[str, Any]) -> "ScoreTable":
+        table = table.combine_chunks()
+        scores = table["scores"].chunk(0).flatten().to_numpy(zero_copy_only=True)
+
+        def column(name: str) -> np.ndarray | None:
+            return table[name].to_numpy() if name in table.column_names else None
+
+        return cls(
+            ids=table["id"].to_pylist(),
+            scores=scores.reshape(table.num_rows, len(header["classes"])),
+            classes=header["classes"],
+            kind=header["kind"],
+            labels=table["label"].fill_null(-1).to_numpy(),
+            assigned=column("assigned"),
+            assigned_p=column("assigned_p"),
+            meta=header["meta"],
+        )
+
+
+def refuse_duplicates(names: list[str], where: str) -> None:
+    """Raise a ScoresError that names the first of `names` which occur twice."""
+    if len(set(names)) == len(names):
+        return
+    seen: set[str] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    raise ScoresError(f"{where} holds {len(twice)} names twice: {', '.join(map(repr, twice[:3]))}")
