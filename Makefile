@@ -35,9 +35,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 # The real FFCV, for the tests that compare with it. It is built from source, against headers that need root to install.
+# Its own requirements name the opencv-python of desktops, which wants libGL; the headless one does as well.
+FFCV_NEEDS := numba opencv-python-headless psutil pytorch-pfn-extras fastargs terminaltables assertpy
 $(VENV)/.ready-ffcv: $(VENV)/.ready-dev
 	@if command -v c++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then \
-	  echo "Building FFCV"; $(PIP) --editable '.[ffcv]'; \
+	  echo "Building FFCV"; $(PIP) $(FFCV_NEEDS) && $(PIP) --no-deps ffcv==1.0.2; \
 	else \
 	  echo "Note: the FFCV tests will be skipped; this brings what FFCV is built from: sudo apt-get install -y build-essential pkg-config libturbojpeg0-dev libopencv-dev"; \
 	fi

@@ -122,10 +122,10 @@ def _output_names(opened: OpenedModel) -> list[str]:
     return opened.class_names or [str(index) for index in range(opened.num_classes)]
 
 
-def _labels(opened: OpenedModel, loader: Loader, rows: np.ndarray) -> np.ndarray | None:
-    """True labels int32 (n,) as outputs of the model, -1 where unknown; None for a wholly unlabelled data set."""
+def _labels(opened: OpenedModel, loader: Loader, rows: np.ndarray) -> np.ndarray:
+    """True labels int32 (n,) as outputs of the model, -1 where unknown."""
     labels = np.asarray(loader.dataset.labels)[rows]
     if not (labels >= 0).any():
-        return None
+        return labels.astype(np.int32)
     mapping = np.asarray(class_map(loader.class_names, opened.class_names, opened.num_classes))
     return np.where(labels >= 0, mapping[np.maximum(labels, 0)], -1).astype(np.int32)

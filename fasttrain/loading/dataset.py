@@ -1,8 +1,7 @@
 """The images that a loader reads: one or several `.beton` files, or a plain folder or list."""
 
-import bisect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +12,8 @@ from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.beton_build.images import decode_rgb, decoded_size
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import read_source
+from fasttrain.beton_build.trailer import encode_id, sample_key
+from fasttrain.loading.randomness import distinct_keys
 
 T = TypeVar("T")
 Data = str | Path | Sequence[str | Path]
@@ -91,31 +92,54 @@ class FolderDataset(ImageDataset):
         self._ids, self._paths = source.ids, source.paths
         self.num_samples = len(self._ids)
         self.labels = source.labels
-        self.keys = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in self._ids], np.uint64)
+        self.keys = np.fromiter((sample_key(name) for name in self._ids), np.uint64, self.num_samples)
         self.class_names = source.class_names or None
-        digest = xxhash.xxh3_128(repr(self.class_names).encode())
-        for name, file, label in zip(self._ids, self._paths, self.labels, strict=True):
-            digest.update(f"{name}\0{file.stat().st_size}\0{label}\n".encode())
+        self._sizes = np.zeros((self.num_samples, 2), np.int64)  # read when first asked for; 0 = not yet
+        digest = xxhash.xxh3_128(source.fingerprint().encode())
+        for name, file in zip(self._ids, self._paths, strict=True):
+            digest.update(encode_id(name) + f"\0{_file_bytes(file)}\n".encode())
         self.fingerprint = digest.hexdigest()
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
-        return np.array([self._read(decoded_size, row) for row in rows], np.int64).reshape(-1, 2)
+        for row in rows[self._sizes[rows, 0] == 0].tolist():
+            self._sizes[row] = self._read(decoded_size, row)
+        return self._sizes[rows]
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return [self._ids[row] for row in rows]
 
     def decode(self, row: int) -> np.ndarray:
-        return self._read(decode_rgb, row)
+        pixels = self._read(decode_rgb, row)
+        height, width = pixels.shape[:2]
+        planned_width, planned_height = self._sizes[row].tolist()
+        if planned_width and (width, height) != (planned_width, planned_height):
+            raise self._error(row, f"it is {width}x{height}, but was {planned_width}x{planned_height} before")
+        return pixels
 
     def _read(self, read: Callable[[Path], T], row: int) -> T:
         try:
             return read(self._paths[row])
         except (ValueError, OSError) as error:
-            raise ImageError(self._ids[row], self._paths[row], str(error)) from None
+            raise self._error(row, str(error)) from None
+
+    def _error(self, row: int, reason: str) -> ImageError:
+        return ImageError(self._ids[row], self._paths[row], reason)
+
+
+def _file_bytes(path: Path) -> int:
+    """Size of a file; -1 where there is none, which is reported with the sample when it is decoded."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 class JoinedDataset(ImageDataset):
-    """Several data sets one after the other. They must have the same classes in the same order."""
+    """Several data sets one after the other, their rows numbered through. All must have the same classes.
+
+    Parts may hold samples of the same id (or no ids at all, when rows stand in for them): each keeps a randomness of
+    its own, since samples of equal keys would stand side by side in every shuffled epoch.
+    """
 
     def __init__(self, parts: Sequence[ImageDataset]) -> None:
         self._parts = list(parts)
@@ -127,32 +151,36 @@ class JoinedDataset(ImageDataset):
                     "build them with the same --classes file"
                 )
         self.name = " + ".join(part.name for part in self._parts)
-        self._starts = np.cumsum([0, *(part.num_samples for part in self._parts)]).tolist()
-        self.num_samples = self._starts[-1]
+        self._starts = np.cumsum([0, *(part.num_samples for part in self._parts)])
+        self.num_samples = int(self._starts[-1])
         self.labels = np.concatenate([part.labels for part in self._parts])
-        self.keys = np.concatenate([part.keys for part in self._parts])
+        self.keys = distinct_keys(np.concatenate([part.keys for part in self._parts]))
         self.class_names = first.class_names
-        self.fingerprint = xxhash.xxh3_128_hexdigest("".join(part.fingerprint for part in self._parts))
+        self.fingerprint = xxhash.xxh3_128_hexdigest("".join(part.fingerprint for part in self._parts).encode())
 
-    def _locate(self, row: int) -> tuple[ImageDataset, int]:
-        part = bisect.bisect_right(self._starts, row) - 1
-        return self._parts[part], row - self._starts[part]
+    def _split(self, rows: np.ndarray) -> Iterator[tuple[ImageDataset, np.ndarray, np.ndarray]]:
+        """Each part that `rows` touch: the part, where in `rows` its samples stand, their rows in the part."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for index in np.unique(owner).tolist():
+            positions = np.flatnonzero(owner == index)
+            yield self._parts[index], positions, rows[positions] - self._starts[index]
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         result = np.empty((len(rows), 2), np.int64)
-        for part, start, end in zip(self._parts, self._starts, self._starts[1:], strict=False):
-            inside = (rows >= start) & (rows < end)
-            if inside.any():
-                result[inside] = part.sizes(rows[inside] - start)
+        for part, positions, local in self._split(rows):
+            result[positions] = part.sizes(local)
         return result
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
-        located = (self._locate(int(row)) for row in rows)
-        return [part.string_ids(np.array([local]))[0] for part, local in located]
+        result = [""] * len(rows)
+        for part, positions, local in self._split(rows):
+            for position, name in zip(positions.tolist(), part.string_ids(local), strict=True):
+                result[position] = name
+        return result
 
     def decode(self, row: int) -> np.ndarray:
-        part, local = self._locate(row)
-        return part.decode(local)
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._parts[index].decode(row - int(self._starts[index]))
 
     def close(self) -> None:
         for part in self._parts:
@@ -168,7 +196,54 @@ def open_dataset(data: Data) -> ImageDataset:
     """
     if isinstance(data, str | Path):
         return BetonDataset(data) if Path(data).suffix == ".beton" else FolderDataset(data)
-    parts = [open_dataset(part) for part in data]
-    if not parts:
+    if not len(data):
         raise LoaderError("no data set is named")
-    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    parts: list[ImageDataset] = []
+    try:
+        for part in data:
+            parts.append(open_dataset(part))
+        return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    except BaseException:
+        for opened in parts:
+            opened.close()
+        raise
+
+
+def select_rows(dataset: ImageDataset, indices: Sequence[int] | Sequence[str] | np.ndarray | None) -> np.ndarray:
+    """Rows (n,) int64 of the data set that `indices` (rows or string ids) name; all rows if None.
+
+    Raises:
+        LoaderError: one is unknown, ambiguous, out of range or listed twice.
+    """
+    everything = np.arange(dataset.num_samples, dtype=np.int64)
+    if indices is None:
+        return everything
+    wanted = np.asarray(indices)
+    if not len(wanted):
+        raise LoaderError(f"indices name no sample of {dataset.name}")
+    if wanted.dtype.kind in "UO":
+        rows = _rows_of_ids(dataset, [str(name) for name in indices], everything)
+    elif wanted.dtype.kind in "iu":
+        rows = wanted.astype(np.int64)
+    else:
+        raise LoaderError(f"indices must be rows (integers) or string ids, not of type {wanted.dtype}")
+    if rows.min() < 0 or rows.max() >= dataset.num_samples:
+        raise LoaderError(f"indices must be rows 0 to {dataset.num_samples - 1} of {dataset.name}")
+    if len(np.unique(rows)) != len(rows):
+        raise LoaderError("indices name a sample twice; every sample may be listed once")
+    return rows
+
+
+def _rows_of_ids(dataset: ImageDataset, names: list[str], everything: np.ndarray) -> np.ndarray:
+    wanted = set(names)
+    position: dict[str, int] = {}
+    for row, name in enumerate(dataset.string_ids(everything)):
+        if name not in wanted:
+            continue
+        if name in position:
+            raise LoaderError(f"{dataset.name} has several samples {name!r}; name them by their rows")
+        position[name] = row
+    unknown = [name for name in names if name not in position]
+    if unknown:
+        raise LoaderError(f"{dataset.name} has no sample {unknown[0]!r} ({len(unknown)} such)")
+    return np.array([position[name] for name in names], np.int64)

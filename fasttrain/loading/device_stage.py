@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasttrain.base.errors import LoaderError
 from fasttrain.loading.plan import Jitter
 from fasttrain.loading.views import View
 
@@ -19,11 +20,15 @@ class DeviceStage:
     """Turns uint8 batches (B, H, W, 3) on the host into model input on a device."""
 
     def __init__(self, view: View, device: torch.device, dtype: torch.dtype) -> None:
+        if not dtype.is_floating_point:
+            raise LoaderError(f"images are normalised, so their dtype must be a floating-point one, not {dtype}")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise LoaderError(f"device {device} was asked for, but torch finds no usable GPU; use device='cpu'")
         self.device, self.dtype = device, dtype
         std = torch.tensor(view.std, dtype=torch.float32)
         mean = torch.tensor(view.mean, dtype=torch.float32)
-        # pixel / 255 normalised, as one multiplication and one addition
-        self._scale = (1 / std).to(device)
+        # (pixel / 255 - mean) / std as one multiplication and one addition
+        self._scale = (1 / (255 * std)).to(device)
         self._shift = (-mean / std).to(device)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -46,9 +51,9 @@ class DeviceStage:
         return (images, *moved)
 
     def _transform(self, pixels: Tensor, jitter: Jitter | None) -> Tensor:
-        images = pixels.to(torch.float32).div_(255)
+        images = pixels.to(torch.float32)
         if jitter is not None:
-            images = apply_jitter(images, jitter)
+            images = apply_jitter(images.div_(255), jitter).mul_(255)
         images = images.mul_(self._scale).add_(self._shift).to(self.dtype)
         return images.permute(0, 3, 1, 2)  # an NHWC tensor seen as NCHW is what channels-last means
 
@@ -61,16 +66,21 @@ def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
         jitter: factors and order of the batch.
     """
     operations = (_brightness, _contrast, _saturation, _hue)
-    factors = torch.from_numpy(jitter.factors).to(images.device, non_blocking=True)
+    neutral = (1.0, 1.0, 1.0, 0.0)
+    factors = _upload(jitter.factors, images.device)
     for turn in range(len(operations)):
         for number, operation in enumerate(operations):
-            chosen = np.flatnonzero(jitter.order[:, turn] == number)
-            neutral = 0.0 if operation is _hue else 1.0
-            chosen = chosen[jitter.factors[chosen, number] != neutral]
+            chosen = np.flatnonzero((jitter.order[:, turn] == number) & (jitter.factors[:, number] != neutral[number]))
             if len(chosen):
-                index = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+                index = _upload(chosen, images.device)
                 images[index] = operation(images[index], factors[index, number, None, None, None])
     return images
+
+
+def _upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """`array` on `device`, without waiting for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -79,7 +89,8 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     """Luma (B, H, W, 1)."""
-    return (images * torch.tensor(_LUMA, device=images.device)).sum(-1, keepdim=True)
+    red, green, blue = images.split(1, -1)
+    return red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
 
 
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -105,7 +116,7 @@ def _hue(images: Tensor, shift: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    hue = (sector / 6 + shift) % 1.0
-    # Channel value = high - spread * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 hue) mod 6 and n = 5, 3, 1.
-    k = (torch.tensor([5.0, 3.0, 1.0], device=images.device) + hue * 6) % 6
+    hue = sector + shift * 6
+    # Channel value = high - spread * clamp(min(k, 4 - k), 0, 1) with k = (n + hue in sixths) mod 6 and n = 5, 3, 1.
+    k = torch.cat([(hue + n).remainder_(6) for n in (5, 3, 1)], -1)
     return high - spread * torch.minimum(k, 4 - k).clamp_(0, 1)

@@ -3,22 +3,23 @@
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import xxhash
 
 from fasttrain.base import process
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.loading.batch import Batch
-from fasttrain.loading.dataset import Data, ImageDataset, open_dataset
+from fasttrain.loading.dataset import Data, ImageDataset, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
-from fasttrain.loading.plan import BatchPlan, plan_batch
+from fasttrain.loading.planner import PlannedBatch, Planner
 from fasttrain.loading.portable import PortableBackend
-from fasttrain.loading.sampler import Order, Partition, shuffled
+from fasttrain.loading.sampler import Order, Partition
 from fasttrain.loading.views import TrainView, View, train_view
 
 BACKENDS: dict[str, Callable[[ImageDataset, int], PortableBackend]] = {"portable": PortableBackend}
@@ -28,9 +29,13 @@ BACKENDS: dict[str, Callable[[ImageDataset, int], PortableBackend]] = {"portable
 class _InFlight:
     """A batch that is being filled."""
 
-    plan: BatchPlan
+    planned: PlannedBatch
     pixels: torch.Tensor
-    futures: list[Future[None]]
+    futures: dict[int, Future[None]]
+
+    def cancel(self) -> None:
+        for future in self.futures.values():
+            future.cancel()
 
 
 class Loader:
@@ -89,13 +94,19 @@ class Loader:
             raise LoaderError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         if backend not in BACKENDS:
             raise LoaderError(f"there is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        threads = process.default_threads() if threads is None else threads
+        if threads < 1 or prefetch < 1:
+            raise LoaderError(f"threads and prefetch must be at least 1, not {threads} and {prefetch}")
         self.view = view if view is not None else train_view()
         self.device = torch.device(device)
         self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
-        self._prefetch = max(1, prefetch)
+        self.skipped: list[tuple[str, str]] = []
+        self._skipped_rows: set[int] = set()
+        self._prefetch = prefetch
+        self._stage = DeviceStage(self.view, self.device, dtype)
         self.dataset = open_dataset(data)
         try:
-            self._rows = _select(self.dataset, indices)
+            self._rows = select_rows(self.dataset, indices)
             self._partition = Partition(
                 samples=len(self._rows),
                 batch_size=batch_size,
@@ -106,11 +117,9 @@ class Loader:
         except BaseException:
             self.dataset.close()
             raise
-        self._epoch = 0
-        self._offset = 0
-        self.skipped: list[tuple[str, str]] = []
-        self._stage = DeviceStage(self.view, self.device, dtype)
-        self._backend = BACKENDS[backend](self.dataset, threads or process.default_threads())
+        self._planner = Planner(self.dataset, self._rows, self._partition, self.view, seed, on_error == "skip")
+        self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
+        self._backend = BACKENDS[backend](self.dataset, threads)
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
 
@@ -136,109 +145,120 @@ class Loader:
         return self._partition.steps
 
     def string_ids(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[str]:
-        """The string ids of a batch's ``ids``."""
-        return self.dataset.string_ids(np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64))
+        """The string ids of a batch's ``ids`` (``ids[valid]`` where a batch may be padded).
+
+        Raises:
+            LoaderError: one is not a row of the data set, as the -1 of padded entries.
+        """
+        rows = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.dataset.num_samples):
+            raise LoaderError(
+                f"ids must be rows 0 to {self.dataset.num_samples - 1} of {self.dataset.name}; "
+                "of a padded batch look up ids[valid]"
+            )
+        return self.dataset.string_ids(rows)
 
     # --- where it stands --------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch. Without it, each full pass is followed by the next epoch."""
-        self._epoch, self._offset = epoch, 0
+        if epoch < 0:
+            raise LoaderError(f"epochs are counted from 0, {epoch} is none")
+        self._position = self._start = (epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: after the batches that it has handed out."""
+        """Where the loader stands: after the batches that it has handed out. Plain values, the same on every rank."""
+        epoch, offset = self._position
+        return {**self._identity(), "epoch": epoch, "offset": offset}
+
+    def _identity(self) -> dict[str, Any]:
+        """What the order of an epoch depends on."""
         return {
             "fingerprint": self.dataset.fingerprint,
+            "rows": xxhash.xxh3_64_hexdigest(self._rows.tobytes()),
             "order": self._partition.order,
             "seed": self.seed,
-            "epoch": self._epoch,
-            "offset": self._offset,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; the world size may be another one.
+        """Go on where `state` was taken; batch size, world size and view may be others.
 
         Raises:
-            LoaderError: it was taken on another data set, order or seed.
+            LoaderError: it was taken on another data set, order or seed, or is no state of a loader.
         """
-        own = self.state_dict()
-        for key in ("fingerprint", "order", "seed"):
-            if state[key] != own[key]:
-                what = "data set" if key == "fingerprint" else key
-                raise LoaderError(f"the loader's state was taken with another {what}; resume with the same one")
-        self._epoch, self._offset = state["epoch"], state["offset"]
+        names = {"fingerprint": "data set", "rows": "choice of samples"}
+        for key, value in self._identity().items():
+            if state.get(key) != value:
+                raise LoaderError(
+                    f"the loader's state was taken with another {names.get(key, key)}; resume with the same one"
+                )
+        epoch, offset = state.get("epoch"), state.get("offset")
+        if not (isinstance(epoch, int) and isinstance(offset, int) and epoch >= 0 and 0 <= offset <= len(self._rows)):
+            raise LoaderError(f"the loader's state is damaged: epoch {epoch!r}, offset {offset!r}")
+        self._position = self._start = (epoch, offset)
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the epoch (all of it, unless a state was loaded), batches filled ahead in the background."""
-        if not self._finaliser.alive:
-            raise LoaderError("the loader was closed; make a new one")
-        epoch, offset = self._epoch, self._offset
-        plans = self._plans(epoch, offset)
+        """All batches of the epoch, filled ahead in the background; after `load_state_dict` the rest of it.
+
+        A pass that is left half-way does not count: the next one begins the same epoch again.
+        """
+        self._check_open()
+        (epoch, offset), self._start = self._start, (self._start[0], 0)
+        self._position = (epoch, offset)
+        return self._batches(epoch, offset)
+
+    def _batches(self, epoch: int, offset: int) -> Iterator[Batch]:
+        planned = self._planner.epoch(epoch, offset)
         in_flight: deque[_InFlight] = deque()
         try:
             while True:
-                while len(in_flight) <= self._prefetch and (plan := next(plans, None)) is not None:
-                    in_flight.append(self._start(plan))
+                self._check_open()
+                while len(in_flight) <= self._prefetch and (following := next(planned, None)) is not None:
+                    in_flight.append(self._begin(following))
                 if not in_flight:
-                    break
-                batch = self._finish(in_flight.popleft())
+                    self._position = self._start = (epoch + 1, 0)  # nothing was left of the epoch
+                    return
+                batch = self._finish(in_flight[0])
+                in_flight.popleft()
                 offset += self._partition.global_batch
                 # The position is that of the batches handed out, so it moves before the caller gets this one.
-                self._epoch, self._offset = (epoch + 1, 0) if not in_flight else (epoch, offset)
+                self._position = (epoch, offset)
+                if not in_flight:
+                    self._position = self._start = (epoch + 1, 0)
                 yield batch
+                if not in_flight:
+                    return
         finally:
             for waiting in in_flight:
-                for future in waiting.futures:
-                    future.cancel()
+                waiting.cancel()
 
-    def _plans(self, epoch: int, offset: int) -> Iterator[BatchPlan]:
-        rows = self._rows
-        if self._partition.order == "random":
-            rows = shuffled(rows, self.dataset.keys[rows], self.seed, epoch)
-        for batch in self._partition.batches(rows, offset):
-            real = batch >= 0
-            sizes = np.ones((len(batch), 2), np.int64)
-            sizes[real] = self._sizes(batch[real])
-            yield plan_batch(self.view, batch, self.dataset.keys[batch], sizes, self.seed, epoch)
-
-    def _sizes(self, rows: np.ndarray) -> np.ndarray:
-        try:
-            return self.dataset.sizes(rows)
-        except ImageError:
-            if self.on_error == "raise":
-                raise
-            # Unreadable ones are planned as one pixel; decoding them fails again and is accounted for there.
-            return np.stack([self._size_or_one(row) for row in rows])
-
-    def _size_or_one(self, row: int) -> np.ndarray:
-        try:
-            return self.dataset.sizes(np.array([row]))[0]
-        except ImageError:
-            return np.ones(2, np.int64)
-
-    def _start(self, plan: BatchPlan) -> _InFlight:
-        pixels = self._stage.empty_batch(len(plan.rows), plan.size)
-        return _InFlight(plan, pixels, self._backend.submit(plan, pixels.numpy()))
+    def _begin(self, planned: PlannedBatch) -> _InFlight:
+        pixels = self._stage.empty_batch(len(planned.plan.rows), planned.plan.size)
+        return _InFlight(planned, pixels, self._backend.submit(planned.plan, planned.wanted, pixels.numpy()))
 
     def _finish(self, filled: _InFlight) -> Batch:
         """Wait for a batch, deal with its errors, send it through the device stage."""
-        plan = filled.plan
-        valid = ~plan.padded
-        for index, future in enumerate(filled.futures):
+        plan, valid = filled.planned.plan, filled.planned.wanted
+        errors = dict(filled.planned.unreadable)
+        for position, future in filled.futures.items():
             try:
                 future.result()
             except ImageError as error:
+                errors[position] = error
                 if self.on_error == "raise":
-                    _cancel(filled.futures)
                     raise
-                valid[index] = False
-                filled.pixels[index] = 0
-                self.skipped.append((error.sample_id, error.reason))
-            except BaseException:
-                _cancel(filled.futures)
-                raise
+            except CancelledError:
+                raise LoaderError("the loader was closed while its batches were being read") from None
+            except Exception as error:
+                name = self.string_ids(plan.rows[position : position + 1])[0]
+                raise LoaderError(
+                    f"a loader thread failed on sample {name!r} of {self.dataset.name}: {error}"
+                ) from error
+        for position, reason in errors.items():
+            valid[position] = False
+            self._note_skipped(int(plan.rows[position]), reason)
         labels = np.where(plan.padded, -1, self.dataset.labels[plan.rows])
         images, *rest = self._stage.run(
             filled.pixels,
@@ -249,6 +269,11 @@ class Loader:
         )
         return Batch(images, *rest)
 
+    def _note_skipped(self, row: int, error: ImageError) -> None:
+        if row not in self._skipped_rows:
+            self._skipped_rows.add(row)
+            self.skipped.append((error.sample_id, error.reason))
+
     # --- lifetime ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -257,6 +282,10 @@ class Loader:
             self._backend.close()
             self.dataset.close()
 
+    def _check_open(self) -> None:
+        if not self._finaliser.alive:
+            raise LoaderError("the loader was closed; make a new one")
+
     def __enter__(self) -> "Loader":
         return self
 
@@ -264,27 +293,3 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _cancel(futures: list[Future[None]]) -> None:
-    for future in futures:
-        future.cancel()
-
-
-def _select(dataset: ImageDataset, indices: Sequence[int] | Sequence[str] | np.ndarray | None) -> np.ndarray:
-    """Rows (n,) int64 of the data set that `indices` names, as rows or as string ids."""
-    everything = np.arange(dataset.num_samples, dtype=np.int64)
-    if indices is None:
-        return everything
-    if len(indices) and isinstance(indices[0], str):
-        position = {name: row for row, name in enumerate(dataset.string_ids(everything))}
-        unknown = [name for name in indices if name not in position]
-        if unknown:
-            raise LoaderError(f"{dataset.name} has no sample {unknown[0]!r} ({len(unknown)} such)")
-        return np.array([position[str(name)] for name in indices], np.int64)
-    rows = np.asarray(indices, np.int64)
-    if len(rows) and (rows.min() < 0 or rows.max() >= dataset.num_samples):
-        raise LoaderError(f"indices must be rows 0 to {dataset.num_samples - 1} of {dataset.name}")
-    if len(np.unique(rows)) != len(rows):
-        raise LoaderError("indices name a sample twice; every sample may be listed once")
-    return rows

@@ -33,12 +33,13 @@ class PortableBackend:
         self._dataset = dataset
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-load")
 
-    def submit(self, plan: BatchPlan, out: np.ndarray) -> list[Future[None]]:
-        """Start filling `out` ((B, size, size, 3) uint8); one future an entry, padded ones left out (as zeros)."""
-        return [
-            self._pool.submit(self._fill, plan, index, out[index]) if not empty else _done()
-            for index, empty in enumerate(plan.padded)
-        ]
+    def submit(self, plan: BatchPlan, wanted: np.ndarray, out: np.ndarray) -> dict[int, Future[None]]:
+        """Start filling the `wanted` ((B,) bool) entries of `out` ((B, size, size, 3) uint8): a future for each.
+
+        An image that cannot be decoded fails its future with `ImageError`, and its entry of `out` stays as it is.
+        """
+        positions = np.flatnonzero(wanted).tolist()
+        return {position: self._pool.submit(self._fill, plan, position, out[position]) for position in positions}
 
     def _fill(self, plan: BatchPlan, index: int, out: np.ndarray) -> None:
         out[:] = render(self._dataset.decode(int(plan.rows[index])), plan, index)
@@ -46,9 +47,3 @@ class PortableBackend:
     def close(self, wait: bool = True) -> None:
         """End the threads; work that has not begun is dropped."""
         self._pool.shutdown(wait=wait, cancel_futures=True)
-
-
-def _done() -> Future[None]:
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future

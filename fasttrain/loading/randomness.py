@@ -21,6 +21,7 @@ class Operation(IntEnum):
     FLIP = 1
     JITTER = 2
     JITTER_ORDER = 3
+    REPEATED_KEY = 4
     CROP = 16  # one operation a try: 16, 17, …
 
 
@@ -61,3 +62,23 @@ def random_bits(seed: int, epoch: int, keys: np.ndarray, operation: int) -> np.n
 def uniforms(seed: int, epoch: int, keys: np.ndarray, operation: int) -> np.ndarray:
     """(4, N) float64, uniform in [0, 1) with 32 random bits each."""
     return random_bits(seed, epoch, keys, operation) * 2.0**-32
+
+
+def distinct_keys(keys: np.ndarray) -> np.ndarray:
+    """`keys` ((N,) uint64) with all but the first of equal ones replaced by other keys, drawn from key and repetition.
+
+    The first occurrence keeps its key, so a sample's randomness is the same alone and among others.
+    """
+    order = np.argsort(keys, kind="stable")
+    ranked = keys[order]
+    new = np.r_[True, ranked[1:] != ranked[:-1]]
+    if new.all():
+        return keys
+    position = np.arange(len(keys))
+    repetition = position - np.maximum.accumulate(np.where(new, position, 0))
+    again = repetition > 0
+    bits = random_bits(0, 0, ranked[again], Operation.REPEATED_KEY)
+    mixed = ((bits[0].astype(np.uint64) << _SHIFT) | bits[1]) + repetition[again].astype(np.uint64)
+    result = keys.copy()
+    result[order[again]] = mixed
+    return result

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Partition:
     world: int = 1
 
     def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise LoaderError(f"the order must be 'random' or 'sequential', not {self.order!r}")
         if not 0 <= self.rank < self.world:
             raise LoaderError(f"rank {self.rank} is not one of a world of {self.world}")
         if self.batch_size < 1:

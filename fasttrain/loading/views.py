@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from fasttrain.base.config import Settings, load_settings
 from fasttrain.base.errors import ConfigError
@@ -11,6 +11,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
 Anchor = Literal["center", "top_left", "top_right", "bottom_left", "bottom_right"]
 
@@ -18,10 +19,12 @@ Anchor = Literal["center", "top_left", "top_right", "bottom_left", "bottom_right
 class _View(Settings):
     """What both kinds of view have: output side in pixels, filter, normalisation (of pixels in 0–1)."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     size: int = Field(default=224, ge=1)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
 
 
 class TrainView(_View):
@@ -88,8 +91,10 @@ def eval_view(size: int = 224, **settings: Any) -> EvalView:
 
 def parse_view(stored: dict[str, Any]) -> View:
     """Read what ``view.model_dump()`` gave, as checkpoints store it."""
-    kinds: dict[Any, type[TrainView] | type[EvalView]] = {"train": TrainView, "eval": EvalView}
-    kind = kinds.get(stored.get("kind"))
+    if not isinstance(stored, dict):
+        raise ConfigError(f"a stored view is a mapping of settings, not a {type(stored).__name__}")
+    kinds: dict[str, type[TrainView] | type[EvalView]] = {"train": TrainView, "eval": EvalView}
+    kind = kinds.get(str(stored.get("kind")))
     if kind is None:
         raise ConfigError(f"a stored view is of kind {stored.get('kind')!r}, not 'train' or 'eval'")
     return load_settings(kind, stored, "stored view")

@@ -58,8 +58,10 @@ def import_scores(
     names = names or [str(column) for column in range(raw.scores.shape[1])]
     if len(names) != raw.scores.shape[1]:
         raise ScoresError(f"{classes or path} names {len(names)} classes, {path} has {raw.scores.shape[1]} of scores")
-    truth = read_labels(labels, raw.ids, names) if labels is not None else None
-    return ScoreTable(raw.ids, raw.scores, names, kind, truth, meta={"imported_from": path.name})
+    table = ScoreTable(raw.ids, raw.scores, names, kind, meta={"imported_from": path.name})
+    if labels is not None:
+        table.labels = read_labels(labels, raw.ids, names)
+    return table
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -121,11 +123,11 @@ def _read_csv(path: Path) -> _Raw:
     names = [name for name in columns[1:] if name.lower() not in OTHER_COLUMNS]
     refuse_duplicates(names, f"the header of {path}")
     for name in names:
-        if not (pa.types.is_floating(table[name].type) or pa.types.is_integer(table[name].type)):
-            raise ScoresError(f"{path}: column {name!r} does not hold numbers")
         if table[name].null_count:
             row = table[name].is_null().to_pylist().index(True)
             raise ScoresError(f"{path}: the score of {table[columns[0]][row].as_py()!r} in column {name!r} is missing")
+        if not (pa.types.is_floating(table[name].type) or pa.types.is_integer(table[name].type)):
+            raise ScoresError(f"{path}: column {name!r} does not hold numbers")
     scores = np.stack([table[name].to_numpy().astype(np.float32) for name in names], 1) if names else np.empty((0, 0))
     return _Raw(table[columns[0]].to_pylist(), scores, names)
 

@@ -101,7 +101,7 @@ def sensitivity(table: ScoreTable, settings: RedistributeSettings) -> list[dict[
         for low, high in SENSITIVITY_BOUNDS:
             changed = {"eps": eps, "lower": f"{low}x", "upper": f"{high}x", "equality": False}
             result, report = redistribute(table, settings.model_copy(update=changed))
-            agreement = float((result.assigned == reference.assigned).mean())
+            agreement = float(np.equal(result.assigned, reference.assigned).mean())
             figures = {key: report[key] for key in ("changed", "converged", "count_min", "count_max")}
             rows.append({"eps": eps, "lower": low, "upper": high, "agreement": agreement, **figures})
     return rows

@@ -165,8 +165,8 @@ def _complementary(v: np.ndarray, sums: np.ndarray, marginals: Marginals, sample
 def _duality_gap(v: np.ndarray, sums: np.ndarray, marginals: Marginals) -> float:
     """Dual minus primal objective of the plan that v gives, in units of eps.
 
-    The dual is ``sum_i lse_i + sum_j max(-v_j L_j, -v_j H_j)``, the primal ``sum_i lse_i - sum_j v_j c_j``. Each class's
-    part is not negative while its sum is within its bounds; absolute values keep that so within the tolerance too.
+    The dual is ``sum_i lse_i + sum_j max(-v_j L_j, -v_j H_j)``, the primal ``sum_i lse_i - sum_j v_j c_j``. Each
+    class's part is not negative while its sum is within its bounds; absolute values keep it so within the tolerance.
     """
     open_ = marginals.upper > 0
     offset = v[open_]

@@ -25,7 +25,7 @@ class ScoreTable:
         scores: (N, C) float16 or float32.
         classes: C names.
         kind: what the scores are.
-        labels: (N,) int32 true labels, -1 where unknown (None is taken for all unknown). Never a predicted label.
+        labels: (N,) int32 true labels, -1 where unknown (all of them by default). Never a predicted label.
         assigned: (N,) int32 labels that a re-distribution gave, or None.
         assigned_p: (N,) float32 their probabilities in the transport plan, or None.
         meta: anything that JSON holds: model, checkpoint hash, data fingerprint, validation figures, method, …
@@ -38,16 +38,14 @@ class ScoreTable:
     scores: np.ndarray
     classes: list[str]
     kind: Kind
-    labels: np.ndarray = None  # type: ignore[assignment]  # filled in below
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     assigned: np.ndarray | None = None
     assigned_p: np.ndarray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ids, self.classes = list(self.ids), list(self.classes)
-        if self.labels is None:
-            self.labels = np.full(len(self.ids), -1, np.int32)
-        self.labels = np.asarray(self.labels, np.int32)
+        self.labels = np.asarray(self.labels, np.int32) if len(self.labels) else np.full(len(self.ids), -1, np.int32)
         if self.scores.dtype not in (np.float16, np.float32):
             self.scores = self.scores.astype(np.float32)
         self._check_shapes()
@@ -98,8 +96,11 @@ class ScoreTable:
         return scores - (top + np.log(np.exp(scores - top).sum(1, keepdims=True)))
 
     def probs(self, rows: Rows = slice(None)) -> np.ndarray:
-        """(n, C) float64 probabilities of `rows`."""
-        return np.exp(self.log_probs(rows))
+        """(n, C) float64 probabilities of `rows`, each row scaled to sum 1."""
+        if self.kind != "probs":
+            return np.exp(self.log_probs(rows))
+        scores = self.scores[rows].astype(np.float64)
+        return scores / scores.sum(1, keepdims=True)
 
     def argmax(self) -> np.ndarray:
         """(N,) int32 class of the highest score."""

@@ -1,5 +1,7 @@
 """Optimizers by name, with the parameter groups that fine-tuning wants."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -30,12 +32,17 @@ def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opt
     )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: decayed matrices and convolutions; undecayed vectors and the names in ``model.no_weight_decay()``."""
-    excluded = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
-    decayed, plain = [], []
+    own_exceptions = getattr(model, "no_weight_decay", None)
+    excluded = set(own_exceptions()) if callable(own_exceptions) else set()
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if parameter.ndim <= 1 or name in excluded else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
