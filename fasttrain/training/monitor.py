@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -76,7 +78,7 @@ class Monitor:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), refresh_per_second=4)
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
             self._live.start()
         return self
 
@@ -87,6 +89,18 @@ class Monitor:
             self._live.stop()
         if self._board is not None:
             self._board.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the live line away while something else has the terminal."""
+        if self._live is not None:
+            self._live.stop()
+        try:
+            yield
+        finally:
+            if self._live is not None:
+                self._live.update("")
+                self._live.start()
 
     def step(self, epoch: int, step: int, loss: LaggedLoss, seconds: float, waited: float) -> None:
         """Called after each step (0-based in its epoch), with the epoch's seconds so far and those spent on data."""
@@ -125,7 +139,8 @@ class Monitor:
         if record.get("val_top1_raw") is not None:
             parts.append(f"(without averaging {record['val_top1_raw']:.4f})")
         parts.append(f"{record['images_per_s']:,.1f} images/s, data wait {record['data_wait_fraction']:.1%}")
-        say("  ".join(parts))
+        with self.paused():
+            say("  ".join(parts))
 
 
 def _number(value: float | None) -> str:

@@ -166,7 +166,8 @@ class Trainer:
                 f"stopped by {name} in epoch {position.epoch + 1} after step {figures.steps}; add --resume to go on"
             )
         self._agree_on_statistics()
-        validation = self._validate()
+        with monitor.paused():
+            validation = self._validate()
         improved = self._note_validation(validation.get("val_top1"))
         lr = self.stepper.optimizer.param_groups[0]["lr"]
         monitor.epoch(
