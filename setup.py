@@ -1,7 +1,7 @@
 """Maps the top-level folders into the ``fasttrain`` namespace.
 
 ``kernels/`` and ``beton_build/`` are rooms of their own at the top of the repository, but they are imported as
-``fasttrain.kernels`` and ``fasttrain.beton_build``: a bare ``kernels`` in site-packages would be another project's name.
+``fasttrain.kernels`` and ``fasttrain.beton_build``: a bare ``kernels`` in site-packages would be another project's.
 """
 
 from setuptools import find_packages, setup

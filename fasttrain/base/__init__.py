@@ -1,1 +1,1 @@
-"""What every room stands on: errors, atomic files, the config schema, progress, process facts, run folders. No torch."""
+"""What every room stands on: errors, atomic files, settings, progress, process facts, run folders. No torch."""

@@ -8,6 +8,7 @@ from typing import NoReturn
 import typer
 
 from fasttrain.base.errors import FasttrainError
+from fasttrain.cli import data, demo, models, scores
 
 app = typer.Typer(
     name="fasttrain",
@@ -19,7 +20,7 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = ()
+_GROUPS: tuple[ModuleType, ...] = (data, models, scores, demo)
 for _group in _GROUPS:
     _group.register(app)
 
@@ -54,3 +55,7 @@ def main() -> NoReturn:
 def _fail(message: str, code: int = 1) -> NoReturn:
     print(f"fasttrain: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,1 @@
-"""Self-contained HTML reports."""
+"""Self-contained HTML reports: pages of text, tables, figures and pictures in one file without outside requests."""

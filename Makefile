@@ -1,0 +1,72 @@
+# `make demo` and `make test` set everything up by themselves in .venv; later calls re-use it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WHEEL_SITE := $(VENV)/wheel-site
+
+.PHONY: demo test setup check lint pytest wheel-smoke wheel clean
+
+demo: $(VENV)/.ready
+	$(BIN)/fasttrain demo
+
+test: lint pytest wheel-smoke
+
+setup: $(VENV)/.ready-dev
+
+# --- set-up -----------------------------------------------------------------------------------------------------
+
+$(VENV)/.ready: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "fasttrain needs Python 3.10 or newer as '$(PYTHON)': sudo apt-get install -y python3 python3-venv, or make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing; this brings it: sudo apt-get install -y python3-venv"; exit 1; }
+	@command -v c++ >/dev/null || \
+	  echo "Note: there is no C++ compiler, so parts that compile (FFCV, torch.compile) stay out; this brings it: sudo apt-get install -y build-essential"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing fasttrain into $(VENV) (PyTorch is a download of some gigabytes; a few minutes the first time)"
+	@$(PIP) --upgrade pip
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The real FFCV, for the tests that compare with it. It is built from source, against headers that need root to install.
+# Its own requirements name the opencv-python of desktops, which wants libGL; the headless one does as well.
+FFCV_NEEDS := numba opencv-python-headless psutil pytorch-pfn-extras fastargs terminaltables assertpy
+$(VENV)/.ready-ffcv: $(VENV)/.ready-dev
+	@if command -v c++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then \
+	  echo "Building FFCV"; $(PIP) $(FFCV_NEEDS) && $(PIP) --no-deps ffcv==1.0.2; \
+	else \
+	  echo "Note: the FFCV tests will be skipped; this brings what FFCV is built from: sudo apt-get install -y build-essential pkg-config libturbojpeg0-dev libopencv-dev"; \
+	fi
+	@touch $@
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+wheel: $(VENV)/.ready-dev
+	@rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+
+# Types and layers are checked on the installed package: in a checkout, kernels/ and beton_build/ lie beside fasttrain/.
+$(WHEEL_SITE): wheel
+	@rm -rf $@
+	@$(PIP) --no-deps --target $@ dist/fasttrain-*.whl
+
+lint: $(WHEEL_SITE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(WHEEL_SITE) && ../bin/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p fasttrain
+	cd $(WHEEL_SITE) && ../bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+
+pytest: $(VENV)/.ready-ffcv
+	$(BIN)/python -m pytest
+
+wheel-smoke: $(WHEEL_SITE)
+	$(BIN)/python tests/wheel_smoke.py $(WHEEL_SITE)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,71 @@
+"""Reads the frame header of a JPEG stream (ITU-T T.81, annex B), without decoding it."""
+
+import struct
+from dataclasses import dataclass
+
+Data = bytes | bytearray | memoryview
+
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # all SOFn; the three others are DHT, JPG, DAC
+_STANDALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
+
+# Luma factors that TurboJPEG knows, with chroma at 1x1: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1
+_LUMA_FACTORS = {(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The frame header: which process, and the shape of the samples."""
+
+    process: int  # the SOF marker's second byte
+    precision: int  # bits a sample
+    width: int
+    height: int
+    factors: tuple[tuple[int, int], ...]  # (horizontal, vertical) sampling factors of each component
+
+    @property
+    def is_common(self) -> bool:
+        """Huffman-coded 8-bit grey or three-component stream of a usual sub-sampling: what every decoder reads."""
+        if self.process not in (BASELINE, EXTENDED, PROGRESSIVE) or self.precision != 8:
+            return False
+        if len(self.factors) == 1:
+            return True
+        return len(self.factors) == 3 and self.factors[0] in _LUMA_FACTORS and self.factors[1:] == ((1, 1), (1, 1))
+
+
+def read_frame(data: Data) -> Frame | None:
+    """The frame header of a JPEG stream, None when `data` is not one or its markers are broken."""
+    view = memoryview(data)
+    if view.nbytes < 4 or bytes(view[:2]) != b"\xff\xd8":
+        return None
+    position = 2
+    try:
+        while True:
+            position = _next_marker(view, position)
+            marker = view[position]
+            position += 1
+            if marker in _STANDALONE:
+                continue
+            (length,) = struct.unpack_from(">H", view, position)
+            if marker in _FRAMES:
+                return _parse_frame(view[position + 2 : position + length], marker)
+            if marker in (0xD9, 0xDA) or length < 2:  # end of image, or a scan before any frame
+                return None
+            position += length
+    except (struct.error, IndexError):
+        return None
+
+
+def _next_marker(view: memoryview, position: int) -> int:
+    """Index of the marker's second byte; fill bytes before it are skipped."""
+    if view[position] != 0xFF:
+        raise IndexError("no marker here")
+    while view[position] == 0xFF:
+        position += 1
+    return position
+
+
+def _parse_frame(body: memoryview, process: int) -> Frame:
+    precision, height, width, count = struct.unpack_from(">BHHB", body)
+    factors = tuple((body[7 + 3 * index] >> 4, body[7 + 3 * index] & 15) for index in range(count))
+    return Frame(process, precision, width, height, factors)

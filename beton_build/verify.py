@@ -1,0 +1,79 @@
+"""Checks a whole `.beton`: every checksum, every image decoded."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fasttrain.base.console import progress
+from fasttrain.base.errors import ImageError
+from fasttrain.base.process import default_threads
+from fasttrain.beton_build.reader import BetonReader
+from fasttrain.beton_build.trailer import checksum
+
+IN_FLIGHT_PER_WORKER = 8
+
+
+@dataclass
+class VerifyReport:
+    """The outcome of a verification."""
+
+    samples: int
+    checksums: bool  # whether the file has checksums (FFCV's have none)
+    bad: list[ImageError] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.bad
+
+    def as_json(self) -> dict[str, Any]:
+        """The result of ``fasttrain verify --json``."""
+        return {
+            "samples": self.samples,
+            "ok": self.ok,
+            "checksums": self.checksums,
+            "bad": [{"id": error.sample_id, "path": error.path, "error": error.reason} for error in self.bad],
+        }
+
+
+def verify(path: Path, workers: int | None = None) -> VerifyReport:
+    """Check the structure of a file, the checksum of every image, and decode every image.
+
+    Raises:
+        BetonError: the file's structure is damaged, so that its images cannot be looked at.
+    """
+    with BetonReader(path) as reader:
+        reader.check_structure()
+        report = VerifyReport(reader.num_samples, reader.checksums is not None)
+        with progress("verify", reader.num_samples) as bar:
+            for outcome in _checked(reader, workers or default_threads()):
+                bar.advance()
+                if outcome is not None:
+                    report.bad.append(outcome)
+        return report
+
+
+def _checked(reader: BetonReader, workers: int) -> Iterator[ImageError | None]:
+    waiting: deque[Future[ImageError | None]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+        try:
+            for row in range(reader.num_samples):
+                waiting.append(pool.submit(_check_one, reader, row))
+                if len(waiting) >= workers * IN_FLIGHT_PER_WORKER:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_one(reader: BetonReader, row: int) -> ImageError | None:
+    if reader.checksums is not None and checksum(reader.image_bytes(row)) != int(reader.checksums[row]):
+        return reader.image_error(row, "its bytes are not those that were written: the checksum does not hold")
+    try:
+        reader.image(row)
+    except ImageError as error:
+        return error
+    return None

@@ -1,0 +1,171 @@
+"""`build`, `info`, `verify`: data sets as `.beton` files."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fasttrain.cli.output import JsonOption, finish
+
+
+class Mode(str, Enum):
+    """How images are stored."""
+
+    keep = "keep"
+    jpg = "jpg"
+    raw = "raw"
+
+
+class OnError(str, Enum):
+    """What a broken image does to a build."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("build")(build)
+    app.command("info")(info)
+    app.command("verify")(verify)
+
+
+def build(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A folder with one sub-folder a class, a plain folder of images, a text list of 'path label' lines, "
+            "or a .csv/.tsv table with a header. Several are joined; the ids of several folders start with the "
+            "folder's name.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.beton", help="The file to write.")],
+    classes: Annotated[Path | None, typer.Option(help="Class names, one a line; their order gives the labels.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A table with the columns id,label; replaces the labels of the sources.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of lists start from [default: the list's folder].")
+    ] = None,
+    path_column: Annotated[str | None, typer.Option(help="Column of a table that holds the paths.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of a table that holds the labels.")] = None,
+    val_fraction: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.99, help="Share of each class that goes into a second file for validation."),
+    ] = 0.0,
+    val_out: Annotated[Path | None, typer.Option(help="File for the validation part [default: OUT_val.beton].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of the validation part.")] = 0,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="keep: a JPEG's own bytes where they fit, all else re-encoded; jpg: all re-encoded; raw: pixels."
+        ),
+    ] = Mode.keep,
+    max_resolution: Annotated[
+        int | None, typer.Option(min=1, help="Longest side in pixels; larger images are shrunk (Lanczos).")
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of re-encoded JPEGs (4:2:0).")] = 95,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads [default: the cores at hand].")] = None,
+    page_size: Annotated[
+        int | None,
+        typer.Option(help="Bytes, a power of two from 2 MiB to 2 GiB [default: fits the largest image]."),
+    ] = None,
+    on_error: Annotated[
+        OnError, typer.Option(help="Broken images: fail (all are listed, nothing is written) or skip them.")
+    ] = OnError.fail,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert images to a .beton file: decoded once, turned upright, RGB, in one file that FFCV reads too."""
+    from fasttrain.base.config import load_settings
+    from fasttrain.base.console import say
+    from fasttrain.beton_build.build import BuildOptions
+    from fasttrain.beton_build.build import build as run
+    from fasttrain.beton_build.format import is_page_size
+    from fasttrain.beton_build.sources import read_source
+
+    if out.suffix != ".beton":
+        raise typer.BadParameter(f"the last argument names the file to write and must end in .beton, not {out}")
+    if page_size is not None and not is_page_size(page_size):
+        raise typer.BadParameter(f"--page-size {page_size} is not a power of two from 2097152 to 2147483648")
+    if val_out is not None and not val_fraction:
+        raise typer.BadParameter("--val-out needs --val-fraction")
+    samples = read_source(
+        sources, classes=classes, labels=labels, root=root, path_column=path_column, label_column=label_column
+    )
+    options = {
+        "mode": mode.value,
+        "quality": quality,
+        "max_resolution": max_resolution,
+        "workers": workers,
+        "on_error": on_error.value,
+        "page_size": page_size,
+        "seed": seed,
+        "val_fraction": val_fraction,
+        "val_out": val_out,
+        "force": force,
+    }
+    _say_what_was_found(samples, say)
+    report = run(samples, out, load_settings(BuildOptions, options, "build"))
+    result = report.as_json()
+    finish(result if as_json else _without_empty(result), as_json)
+
+
+def _say_what_was_found(samples: Any, say: Any) -> None:
+    unlabelled = int((samples.labels < 0).sum())
+    say(f"{len(samples)} images, {len(samples.class_names)} classes, {unlabelled} without a label")
+    if samples.ignored:
+        say(f"{samples.ignored} other files ignored")
+    if len(samples.class_names) == 1:
+        say(f"warning: there is only one class, {samples.class_names[0]!r}; a classifier needs two")
+
+
+def _without_empty(result: dict[str, Any]) -> dict[str, Any]:
+    """For people: no empty entries, and counts as ``name count``."""
+    lines = {key: value for key, value in result.items() if value not in (None, [], {}, 0)}
+    if "normalised" in lines:
+        lines["normalised"] = [f"{count} {what}" for what, count in lines["normalised"].items()]
+    if "skipped" in lines:
+        lines["skipped"] = len(lines["skipped"])
+    if "val" in lines:
+        lines["val"] = f"{lines['val']['out']} ({lines['val']['samples']} samples, {lines['val']['bytes']} bytes)"
+    return lines
+
+
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE.beton")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a .beton file holds."""
+    from fasttrain.beton_build.reader import BetonReader
+
+    with BetonReader(file) as reader:
+        result = reader.describe()
+    if not as_json:
+        result["fields"] = [f"{field['name']} ({field['type']})" for field in result["fields"]]
+        for side in ("width", "height"):
+            result[side] = [f"{name} {value}" for name, value in result[side].items()]
+        result.update({f"build.{key}": value for key, value in result.pop("build").items()})
+    finish(result, as_json)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE.beton")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads [default: the cores at hand].")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every checksum and decode every image of a .beton file; exit code 1 when something is wrong."""
+    from fasttrain.base.console import say
+    from fasttrain.beton_build.verify import verify as run
+
+    report = run(file, workers)
+    for error in report.bad:
+        say(str(error))
+    result = report.as_json()
+    if not as_json:
+        result["bad"] = len(report.bad)
+    finish(result, as_json)
+    if not report.ok:
+        raise typer.Exit(1)

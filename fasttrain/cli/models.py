@@ -1,0 +1,206 @@
+"""Commands that run models: train, evaluate, predict."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fasttrain.base.config import apply_overrides, load_settings, read_yaml
+from fasttrain.cli.output import JsonOption, finish
+
+if TYPE_CHECKING:
+    import torch
+
+    from fasttrain.models.opened import OpenedModel
+
+Weights = Annotated[Path, typer.Argument(help="A checkpoint, a run's folder, or bare weights (then --model).")]
+Data = Annotated[Path, typer.Argument(help="A .beton file, a folder of images, or a list.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="timm's name of the model of bare weights.")]
+MatchOption = Annotated[
+    Literal["name", "order"],
+    typer.Option("--weights-match", help="Join bare weights by tensor name, or by order where only the names differ."),
+]
+SizeOption = Annotated[int | None, typer.Option(help="Image side in pixels, instead of the stored one.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Images a batch and process.", min=1)]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: the best there is).")]
+AmpOption = Annotated[Literal["auto", "off", "bf16", "fp16"], typer.Option(help="auto: bf16 on CUDA, off on CPU.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Decoding threads (default: the cores there are).", min=1)]
+OnErrorOption = Annotated[Literal["raise", "skip"], typer.Option(help="What a broken image does.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+    app.command("predict")(predict)
+
+
+def train(
+    data: Annotated[list[str] | None, typer.Option(help="What to train on; may be given several times.")] = None,
+    val: Annotated[list[str] | None, typer.Option(help="What to validate on after each epoch.")] = None,
+    model: Annotated[str | None, typer.Option(help="timm's name of the model [default: resnet50].")] = None,
+    out: Annotated[str | None, typer.Option(help="The run's folder [default: runs/train].")] = None,
+    weights: Annotated[str | None, typer.Option(help="Start from these weights (safetensors, .pth).")] = None,
+    weights_match: Annotated[
+        Literal["name", "order"] | None, typer.Option(help="Join the weights by name [default] or by order.")
+    ] = None,
+    pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="[default: 10]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 64].")] = None,
+    size: Annotated[int | None, typer.Option(help="Image side in pixels [default: the model's own].")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="See --list-optimizers [default: adamw].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate [default: adamw 5e-4, sgd 0.02].")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[default: 0.05]")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="[default: 0]")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,
+    amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    list_models: Annotated[bool, typer.Option("--list-models", help="Name timm's models and end.")] = False,
+    list_optimizers: Annotated[bool, typer.Option("--list-optimizers", help="Name the optimizers and end.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a timm model; start it under torchrun for several processes."""
+    if list_models or list_optimizers:
+        _print_choices(list_models)
+        return
+    optimizer_group = {"name": optimizer, "lr": lr, "weight_decay": weight_decay}
+    given: dict[str, Any] = {
+        "data": _one_or_many(data),
+        "val": _one_or_many(val),
+        "model": model,
+        "out": out,
+        "weights": weights,
+        "weights_match": weights_match,
+        "pretrained": pretrained,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "size": size,
+        "label_smoothing": label_smoothing,
+        "ema": ema,
+        "amp": amp,
+        "device": device,
+        "threads": threads,
+        "seed": seed,
+        "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
+        "schedule": {"warmup_epochs": warmup_epochs} if warmup_epochs is not None else None,
+    }
+    values = _merge(read_yaml(config) if config else {}, {k: v for k, v in given.items() if v is not None})
+    values = apply_overrides(values, set_ or [])
+    if "data" not in values:
+        raise typer.BadParameter("say what to train on", param_hint="--data")
+
+    from fasttrain.training.run import train as run_training
+    from fasttrain.training.settings import TrainSettings
+
+    result = run_training(load_settings(TrainSettings, values, "train"), resume=resume)
+    finish(dict(result.__dict__), json)
+
+
+def evaluate(
+    weights: Weights,
+    data: Data,
+    model: ModelOption = None,
+    weights_match: MatchOption = "name",
+    size: SizeOption = None,
+    batch_size: BatchOption = 64,
+    device: DeviceOption = None,
+    amp: AmpOption = "auto",
+    threads: ThreadsOption = None,
+    on_error: OnErrorOption = "raise",
+    json: JsonOption = False,
+) -> None:
+    """Measure a model: each sample exactly once, over all processes."""
+    from fasttrain.base.distributed import process_group
+    from fasttrain.base.errors import FasttrainError
+    from fasttrain.inference.evaluate import evaluate as run_evaluation
+    from fasttrain.inference.forward import resolve_amp
+    from fasttrain.loading.loader import Loader
+
+    with process_group(device) as chosen:
+        opened = _open(weights, model, weights_match, size, chosen)
+        with Loader(data, batch_size, view=opened.view, device=chosen, threads=threads, on_error=on_error) as loader:
+            precision = resolve_amp(amp, chosen)
+            result = run_evaluation(opened.module, loader, opened.num_classes, opened.class_names, precision)
+            skipped = [{"id": sample, "error": error} for sample, error in loader.skipped]
+    if not result["samples"]:
+        raise FasttrainError(
+            f"{data} holds no labelled sample, so there is nothing to measure; use `fasttrain predict`"
+        )
+    finish({**result, "skipped": skipped} if skipped else result, json)
+
+
+def predict(
+    weights: Weights,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The score table to write (.arrow).")],
+    model: ModelOption = None,
+    weights_match: MatchOption = "name",
+    tta: Annotated[
+        Literal["none", "hflip", "fivecrop"], typer.Option(help="Test-time views whose logits are averaged.")
+    ] = "none",
+    size: SizeOption = None,
+    batch_size: BatchOption = 64,
+    device: DeviceOption = None,
+    amp: AmpOption = "auto",
+    threads: ThreadsOption = None,
+    on_error: OnErrorOption = "raise",
+    json: JsonOption = False,
+) -> None:
+    """Write a model's logits for every sample of a data set as a score table."""
+    from fasttrain.base.distributed import process_group
+    from fasttrain.inference.forward import resolve_amp
+    from fasttrain.inference.predict import predict as run_prediction
+
+    with process_group(device) as chosen:
+        opened = _open(weights, model, weights_match, size, chosen)
+        result = run_prediction(
+            opened,
+            data,
+            out,
+            tta=tta,
+            batch_size=batch_size,
+            device=chosen,
+            amp=resolve_amp(amp, chosen),
+            threads=threads,
+            on_error=on_error,
+        )
+    finish(result, json)
+
+
+def _open(
+    weights: Path, model: str | None, match: Literal["name", "order"], size: int | None, device: "torch.device"
+) -> "OpenedModel":
+    from fasttrain.models.opened import open_model
+
+    return open_model(weights, model=model, match=match, size=size, device=device)
+
+
+def _print_choices(models: bool) -> None:
+    if models:
+        from fasttrain.models.create import list_models
+
+        print("\n".join(list_models()))
+        return
+    from fasttrain.training.optimizers import list_optimizers
+
+    for name, description in list_optimizers().items():
+        print(f"{name:8} {description}")
+
+
+def _one_or_many(values: list[str] | None) -> str | list[str] | None:
+    return values[0] if values and len(values) == 1 else values or None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` put in, group by group."""
+    merged = dict(base)
+    for key, value in over.items():
+        both_groups = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_groups else value
+    return merged

@@ -1,0 +1,131 @@
+"""Predict a data set into a score table."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fasttrain.base.console import say
+from fasttrain.base.distributed import gather_on_main
+from fasttrain.base.errors import ScoresError
+from fasttrain.inference.forward import Amp, forward_batches
+from fasttrain.inference.labels import class_map
+from fasttrain.inference.tta import test_time_views
+from fasttrain.loading.loader import Loader
+from fasttrain.models.opened import OpenedModel
+from fasttrain.scores.table import ScoreTable
+
+
+def predict(
+    opened: OpenedModel,
+    data: str | Path,
+    out: str | Path,
+    *,
+    tta: str = "none",
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    amp: Amp = "off",
+    threads: int | None = None,
+    on_error: str = "raise",
+) -> dict[str, Any]:
+    """Run a model over a data set and write its logits as a score table.
+
+    Each sample is predicted once over all ranks; the main one writes the table, in the data set's order. Samples that
+    could not be decoded under ``on_error="skip"`` are left out of the table and named.
+
+    Args:
+        opened: model, view and class names.
+        data: a `.beton` file, a folder or a list.
+        out: the Arrow file to write.
+        tta: test-time views whose logits are averaged (`test_time_views`).
+
+    Returns:
+        {samples, out, images_per_s, skipped}; images_per_s counts every view of an image.
+    """
+    views = test_time_views(opened.view, tta)
+    started = time.monotonic()
+    total: np.ndarray | None = None
+    rows = np.empty(0, np.int64)
+    failed: dict[str, str] = {}
+    for index, view in enumerate(views):
+        label = "predict" if len(views) == 1 else f"predict view {index + 1}/{len(views)}"
+        with Loader(data, batch_size, view=view, device=device, threads=threads, on_error=on_error) as loader:
+            rows, logits = _one_view(opened, loader, amp, label)
+            # A sample whose decoding fails does so in each view alike, so the rows of all views agree.
+            total = logits if total is None else total + logits
+            failed.update(loader.skipped)
+            if index == len(views) - 1:
+                gathered = gather_on_main((rows, total / len(views), failed))
+                seconds = time.monotonic() - started
+                if gathered is None:
+                    return {"samples": 0, "out": str(out), "images_per_s": 0.0, "skipped": []}
+                return _write(opened, loader, gathered, Path(out), tta, seconds, len(views))
+    raise AssertionError("there is always at least one view")
+
+
+def _one_view(opened: OpenedModel, loader: Loader, amp: Amp, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int64 (n,) and logits float32 (n, C) of this rank's valid samples."""
+    rows, scores = [], []
+    for batch, logits in forward_batches(opened.module, loader, amp, label):
+        rows.append(batch.ids[batch.valid].cpu())
+        scores.append(logits[batch.valid].cpu())
+    if not rows:
+        return np.empty(0, np.int64), np.empty((0, opened.num_classes), np.float32)
+    return torch.cat(rows).numpy(), torch.cat(scores).numpy()
+
+
+def _write(
+    opened: OpenedModel,
+    loader: Loader,
+    gathered: list[tuple[np.ndarray, np.ndarray, dict[str, str]]],
+    out: Path,
+    tta: str,
+    seconds: float,
+    views: int,
+) -> dict[str, Any]:
+    rows = np.concatenate([part[0] for part in gathered])
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    scores = np.concatenate([part[1] for part in gathered])[order]
+    skipped = {sample: error for part in gathered for sample, error in part[2].items()}
+    if not len(rows):
+        raise ScoresError(f"no image of {loader.dataset.name} could be decoded, so there is nothing to predict")
+    table = ScoreTable(
+        ids=loader.string_ids(rows),
+        scores=scores,
+        classes=_output_names(opened),
+        kind="logits",
+        labels=_labels(opened, loader, rows),
+        meta={
+            "model": opened.name,
+            "checkpoint_hash": opened.weights_hash,
+            "data_fingerprint": loader.dataset.fingerprint,
+            "validation": opened.metrics,
+            "tta": tta,
+            "eval_view": opened.view.model_dump(mode="json"),
+        },
+    )
+    table.write(out)
+    for sample, error in skipped.items():
+        say(f"skipped {sample}: {error}")
+    return {
+        "samples": len(rows),
+        "out": str(out),
+        "images_per_s": len(rows) * views / seconds,
+        "skipped": [{"id": sample, "error": error} for sample, error in skipped.items()],
+    }
+
+
+def _output_names(opened: OpenedModel) -> list[str]:
+    return opened.class_names or [str(index) for index in range(opened.num_classes)]
+
+
+def _labels(opened: OpenedModel, loader: Loader, rows: np.ndarray) -> np.ndarray:
+    """True labels int32 (n,) as outputs of the model, -1 where unknown."""
+    labels = np.asarray(loader.dataset.labels)[rows]
+    if not (labels >= 0).any():
+        return labels.astype(np.int32)
+    mapping = np.asarray(class_map(loader.class_names, opened.class_names, opened.num_classes))
+    return np.where(labels >= 0, mapping[np.maximum(labels, 0)], -1).astype(np.int32)

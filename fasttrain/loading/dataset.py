@@ -1,0 +1,249 @@
+"""The images that a loader reads: one or several `.beton` files, or a plain folder or list."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import xxhash
+
+from fasttrain.base.errors import ImageError, LoaderError
+from fasttrain.beton_build.images import decode_rgb, decoded_size
+from fasttrain.beton_build.reader import BetonReader
+from fasttrain.beton_build.sources import read_source
+from fasttrain.beton_build.trailer import encode_id, sample_key
+from fasttrain.loading.randomness import distinct_keys
+
+T = TypeVar("T")
+Data = str | Path | Sequence[str | Path]
+
+
+class ImageDataset(ABC):
+    """Samples numbered 0 … N-1.
+
+    Attributes:
+        name: what to call it in messages.
+        num_samples: N.
+        labels: (N,) int64, -1 where unknown.
+        keys: (N,) uint64: what each sample's randomness is keyed by.
+        class_names: names of the labels, None if unknown.
+        fingerprint: changes with the samples, their order or their content.
+    """
+
+    name: str
+    num_samples: int
+    labels: np.ndarray
+    keys: np.ndarray
+    class_names: list[str] | None
+    fingerprint: str
+
+    @abstractmethod
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """(n, 2) int64: width and height in pixels of the images of `rows`."""
+
+    @abstractmethod
+    def string_ids(self, rows: np.ndarray) -> list[str]:
+        """The string ids of `rows`."""
+
+    @abstractmethod
+    def decode(self, row: int) -> np.ndarray:
+        """Pixels of an image, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+
+    def close(self) -> None:  # noqa: B027 (most kinds hold nothing open)
+        """Release files."""
+
+
+class BetonDataset(ImageDataset):
+    """A `.beton` file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._reader = BetonReader(path)
+        self.name = str(path)
+        self.num_samples = self._reader.num_samples
+        self.labels = self._reader.labels
+        self.keys = self._reader.keys
+        self.class_names = self._reader.class_names
+        self.fingerprint = self._reader.fingerprint
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([self._reader.widths[rows], self._reader.heights[rows]], 1).astype(np.int64)
+
+    def string_ids(self, rows: np.ndarray) -> list[str]:
+        return self._reader.ids.take(rows)
+
+    def decode(self, row: int) -> np.ndarray:
+        return self._reader.image(row)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class FolderDataset(ImageDataset):
+    """Image files as they lie: class folders, a flat folder, or a list."""
+
+    def __init__(self, path: str | Path) -> None:
+        source = read_source(path)
+        self.name = str(path)
+        self._ids, self._paths = source.ids, source.paths
+        self.num_samples = len(self._ids)
+        self.labels = source.labels
+        self.keys = np.fromiter((sample_key(name) for name in self._ids), np.uint64, self.num_samples)
+        self.class_names = source.class_names or None
+        self._sizes = np.zeros((self.num_samples, 2), np.int64)  # read when first asked for; 0 = not yet
+        digest = xxhash.xxh3_128(source.fingerprint().encode())
+        for name, file in zip(self._ids, self._paths, strict=True):
+            digest.update(encode_id(name) + f"\0{_file_bytes(file)}\n".encode())
+        self.fingerprint = digest.hexdigest()
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        for row in rows[self._sizes[rows, 0] == 0].tolist():
+            self._sizes[row] = self._read(decoded_size, row)
+        return self._sizes[rows]
+
+    def string_ids(self, rows: np.ndarray) -> list[str]:
+        return [self._ids[row] for row in rows]
+
+    def decode(self, row: int) -> np.ndarray:
+        pixels = self._read(decode_rgb, row)
+        height, width = pixels.shape[:2]
+        planned_width, planned_height = self._sizes[row].tolist()
+        if planned_width and (width, height) != (planned_width, planned_height):
+            raise self._error(row, f"it is {width}x{height}, but was {planned_width}x{planned_height} before")
+        return pixels
+
+    def _read(self, read: Callable[[Path], T], row: int) -> T:
+        try:
+            return read(self._paths[row])
+        except (ValueError, OSError) as error:
+            raise self._error(row, str(error)) from None
+
+    def _error(self, row: int, reason: str) -> ImageError:
+        return ImageError(self._ids[row], self._paths[row], reason)
+
+
+def _file_bytes(path: Path) -> int:
+    """Size of a file; -1 where there is none, which is reported with the sample when it is decoded."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+class JoinedDataset(ImageDataset):
+    """Several data sets one after the other, their rows numbered through. All must have the same classes.
+
+    Parts may hold samples of the same id (or no ids at all, when rows stand in for them): each keeps a randomness of
+    its own, since samples of equal keys would stand side by side in every shuffled epoch.
+    """
+
+    def __init__(self, parts: Sequence[ImageDataset]) -> None:
+        self._parts = list(parts)
+        first = self._parts[0]
+        for part in self._parts[1:]:
+            if part.class_names != first.class_names:
+                raise LoaderError(
+                    f"{first.name} and {part.name} have different classes, so they cannot be read as one data set; "
+                    "build them with the same --classes file"
+                )
+        self.name = " + ".join(part.name for part in self._parts)
+        self._starts = np.cumsum([0, *(part.num_samples for part in self._parts)])
+        self.num_samples = int(self._starts[-1])
+        self.labels = np.concatenate([part.labels for part in self._parts])
+        self.keys = distinct_keys(np.concatenate([part.keys for part in self._parts]))
+        self.class_names = first.class_names
+        self.fingerprint = xxhash.xxh3_128_hexdigest("".join(part.fingerprint for part in self._parts).encode())
+
+    def _split(self, rows: np.ndarray) -> Iterator[tuple[ImageDataset, np.ndarray, np.ndarray]]:
+        """Each part that `rows` touch: the part, where in `rows` its samples stand, their rows in the part."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for index in np.unique(owner).tolist():
+            positions = np.flatnonzero(owner == index)
+            yield self._parts[index], positions, rows[positions] - self._starts[index]
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        result = np.empty((len(rows), 2), np.int64)
+        for part, positions, local in self._split(rows):
+            result[positions] = part.sizes(local)
+        return result
+
+    def string_ids(self, rows: np.ndarray) -> list[str]:
+        result = [""] * len(rows)
+        for part, positions, local in self._split(rows):
+            for position, name in zip(positions.tolist(), part.string_ids(local), strict=True):
+                result[position] = name
+        return result
+
+    def decode(self, row: int) -> np.ndarray:
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._parts[index].decode(row - int(self._starts[index]))
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
+def open_dataset(data: Data) -> ImageDataset:
+    """Open a `.beton` file, a folder or list of images, or several of these as one data set.
+
+    Raises:
+        LoaderError: nothing given, or the parts have different classes.
+        BetonError, SourceError: a part cannot be read.
+    """
+    if isinstance(data, str | Path):
+        return BetonDataset(data) if Path(data).suffix == ".beton" else FolderDataset(data)
+    if not len(data):
+        raise LoaderError("no data set is named")
+    parts: list[ImageDataset] = []
+    try:
+        for part in data:
+            parts.append(open_dataset(part))
+        return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    except BaseException:
+        for opened in parts:
+            opened.close()
+        raise
+
+
+def select_rows(dataset: ImageDataset, indices: Sequence[int] | Sequence[str] | np.ndarray | None) -> np.ndarray:
+    """Rows (n,) int64 of the data set that `indices` (rows or string ids) name; all rows if None.
+
+    Raises:
+        LoaderError: one is unknown, ambiguous, out of range or listed twice.
+    """
+    everything = np.arange(dataset.num_samples, dtype=np.int64)
+    if indices is None:
+        return everything
+    wanted = np.asarray(indices)
+    if not len(wanted):
+        raise LoaderError(f"indices name no sample of {dataset.name}")
+    if wanted.dtype.kind in "UO":
+        rows = _rows_of_ids(dataset, [str(name) for name in indices], everything)
+    elif wanted.dtype.kind in "iu":
+        rows = wanted.astype(np.int64)
+    else:
+        raise LoaderError(f"indices must be rows (integers) or string ids, not of type {wanted.dtype}")
+    if rows.min() < 0 or rows.max() >= dataset.num_samples:
+        raise LoaderError(f"indices must be rows 0 to {dataset.num_samples - 1} of {dataset.name}")
+    if len(np.unique(rows)) != len(rows):
+        raise LoaderError("indices name a sample twice; every sample may be listed once")
+    return rows
+
+
+def _rows_of_ids(dataset: ImageDataset, names: list[str], everything: np.ndarray) -> np.ndarray:
+    wanted = set(names)
+    position: dict[str, int] = {}
+    for row, name in enumerate(dataset.string_ids(everything)):
+        if name not in wanted:
+            continue
+        if name in position:
+            raise LoaderError(f"{dataset.name} has several samples {name!r}; name them by their rows")
+        position[name] = row
+    unknown = [name for name in names if name not in position]
+    if unknown:
+        raise LoaderError(f"{dataset.name} has no sample {unknown[0]!r} ({len(unknown)} such)")
+    return np.array([position[name] for name in names], np.int64)

@@ -1,0 +1,295 @@
+"""The public loader: a plain iterable of batches, for any training loop."""
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xxhash
+
+from fasttrain.base import process
+from fasttrain.base.errors import ImageError, LoaderError
+from fasttrain.loading.batch import Batch
+from fasttrain.loading.dataset import Data, ImageDataset, open_dataset, select_rows
+from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.planner import PlannedBatch, Planner
+from fasttrain.loading.portable import PortableBackend
+from fasttrain.loading.sampler import Order, Partition
+from fasttrain.loading.views import TrainView, View, train_view
+
+BACKENDS: dict[str, Callable[[ImageDataset, int], PortableBackend]] = {"portable": PortableBackend}
+
+
+@dataclass
+class _InFlight:
+    """A batch that is being filled."""
+
+    planned: PlannedBatch
+    pixels: torch.Tensor
+    futures: dict[int, Future[None]]
+
+    def cancel(self) -> None:
+        for future in self.futures.values():
+            future.cancel()
+
+
+class Loader:
+    """Batches of decoded, augmented, normalised images.
+
+    >>> with Loader("train.beton", 256, view=train_view(224), device="cuda") as loader:
+    ...     for epoch in range(90):
+    ...         loader.set_epoch(epoch)
+    ...         for images, labels, ids, valid in loader:
+    ...             ...
+
+    Args:
+        data: a `.beton` file, a folder or list of images, or several of them as one data set.
+        batch_size: samples a batch and rank.
+        view: `train_view` or `eval_view`; ``train_view(224)`` if None.
+        order: ``random`` or ``sequential``; by default the former for a train view, the latter for an eval view. What
+            each means for the last batch and for several ranks: see `fasttrain.loading.sampler.Partition`.
+        device, dtype: of the images.
+        seed: of order and views.
+        threads: decoding threads; by default the cores this process may use, divided by the ranks of the machine.
+        on_error: ``raise`` an `ImageError`, or ``skip``: the sample is masked by ``valid`` and listed in `skipped`.
+        indices: part of the data set, as rows or as string ids.
+        rank, world: this process among how many; by default torchrun's.
+        prefetch: batches filled ahead.
+        backend: what carries the plan out; one of `BACKENDS`.
+
+    Attributes:
+        dataset, view, device, batch_size: as given.
+        class_names: names of the labels, None if unknown.
+        num_samples: samples of the data set or of `indices`.
+        skipped: (string id, error) of each sample left out so far.
+
+    Raises:
+        LoaderError: an argument is impossible; the sentence says what to use instead.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        batch_size: int,
+        *,
+        view: View | None = None,
+        order: Order | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        threads: int | None = None,
+        on_error: Literal["raise", "skip"] | str = "raise",
+        indices: Sequence[int] | Sequence[str] | np.ndarray | None = None,
+        rank: int | None = None,
+        world: int | None = None,
+        prefetch: int = 2,
+        backend: str = "portable",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise LoaderError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        if backend not in BACKENDS:
+            raise LoaderError(f"there is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        threads = process.default_threads() if threads is None else threads
+        if threads < 1 or prefetch < 1:
+            raise LoaderError(f"threads and prefetch must be at least 1, not {threads} and {prefetch}")
+        self.view = view if view is not None else train_view()
+        self.device = torch.device(device)
+        self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
+        self.skipped: list[tuple[str, str]] = []
+        self._skipped_rows: set[int] = set()
+        self._prefetch = prefetch
+        self._stage = DeviceStage(self.view, self.device, dtype)
+        self.dataset = open_dataset(data)
+        try:
+            self._rows = select_rows(self.dataset, indices)
+            self._partition = Partition(
+                samples=len(self._rows),
+                batch_size=batch_size,
+                order=order or ("random" if isinstance(self.view, TrainView) else "sequential"),
+                rank=process.rank() if rank is None else rank,
+                world=process.world_size() if world is None else world,
+            )
+        except BaseException:
+            self.dataset.close()
+            raise
+        self._planner = Planner(self.dataset, self._rows, self._partition, self.view, seed, on_error == "skip")
+        self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
+        self._backend = BACKENDS[backend](self.dataset, threads)
+        # Threads must not outlive a loader that was never closed.
+        self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self.dataset.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: of the names, or of the labels if there are no names."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return int(self.dataset.labels.max(initial=-1)) + 1
+
+    @property
+    def num_samples(self) -> int:
+        return len(self._rows)
+
+    def __len__(self) -> int:
+        """Batches an epoch: constant, and the same on every rank."""
+        return self._partition.steps
+
+    def string_ids(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[str]:
+        """The string ids of a batch's ``ids`` (``ids[valid]`` where a batch may be padded).
+
+        Raises:
+            LoaderError: one is not a row of the data set, as the -1 of padded entries.
+        """
+        rows = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.dataset.num_samples):
+            raise LoaderError(
+                f"ids must be rows 0 to {self.dataset.num_samples - 1} of {self.dataset.name}; "
+                "of a padded batch look up ids[valid]"
+            )
+        return self.dataset.string_ids(rows)
+
+    # --- where it stands --------------------------------------------------------------------------------------------
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch. Without it, each full pass is followed by the next epoch."""
+        if epoch < 0:
+            raise LoaderError(f"epochs are counted from 0, {epoch} is none")
+        self._position = self._start = (epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: after the batches that it has handed out. Plain values, the same on every rank."""
+        epoch, offset = self._position
+        return {**self._identity(), "epoch": epoch, "offset": offset}
+
+    def _identity(self) -> dict[str, Any]:
+        """What the order of an epoch depends on."""
+        return {
+            "fingerprint": self.dataset.fingerprint,
+            "rows": xxhash.xxh3_64_hexdigest(self._rows.tobytes()),
+            "order": self._partition.order,
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken; batch size, world size and view may be others.
+
+        Raises:
+            LoaderError: it was taken on another data set, order or seed, or is no state of a loader.
+        """
+        names = {"fingerprint": "data set", "rows": "choice of samples"}
+        for key, value in self._identity().items():
+            if state.get(key) != value:
+                raise LoaderError(
+                    f"the loader's state was taken with another {names.get(key, key)}; resume with the same one"
+                )
+        epoch, offset = state.get("epoch"), state.get("offset")
+        if not (isinstance(epoch, int) and isinstance(offset, int) and epoch >= 0 and 0 <= offset <= len(self._rows)):
+            raise LoaderError(f"the loader's state is damaged: epoch {epoch!r}, offset {offset!r}")
+        self._position = self._start = (epoch, offset)
+
+    # --- batches ----------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches of the epoch, filled ahead in the background; after `load_state_dict` the rest of it.
+
+        A pass that is left half-way does not count: the next one begins the same epoch again.
+        """
+        self._check_open()
+        (epoch, offset), self._start = self._start, (self._start[0], 0)
+        self._position = (epoch, offset)
+        return self._batches(epoch, offset)
+
+    def _batches(self, epoch: int, offset: int) -> Iterator[Batch]:
+        planned = self._planner.epoch(epoch, offset)
+        in_flight: deque[_InFlight] = deque()
+        try:
+            while True:
+                self._check_open()
+                while len(in_flight) <= self._prefetch and (following := next(planned, None)) is not None:
+                    in_flight.append(self._begin(following))
+                if not in_flight:
+                    self._position = self._start = (epoch + 1, 0)  # nothing was left of the epoch
+                    return
+                batch = self._finish(in_flight[0])
+                in_flight.popleft()
+                offset += self._partition.global_batch
+                # The position is that of the batches handed out, so it moves before the caller gets this one.
+                self._position = (epoch, offset)
+                if not in_flight:
+                    self._position = self._start = (epoch + 1, 0)
+                yield batch
+                if not in_flight:
+                    return
+        finally:
+            for waiting in in_flight:
+                waiting.cancel()
+
+    def _begin(self, planned: PlannedBatch) -> _InFlight:
+        pixels = self._stage.empty_batch(len(planned.plan.rows), planned.plan.size)
+        return _InFlight(planned, pixels, self._backend.submit(planned.plan, planned.wanted, pixels.numpy()))
+
+    def _finish(self, filled: _InFlight) -> Batch:
+        """Wait for a batch, deal with its errors, send it through the device stage."""
+        plan, valid = filled.planned.plan, filled.planned.wanted
+        errors = dict(filled.planned.unreadable)
+        for position, future in filled.futures.items():
+            try:
+                future.result()
+            except ImageError as error:
+                errors[position] = error
+                if self.on_error == "raise":
+                    raise
+            except CancelledError:
+                raise LoaderError("the loader was closed while its batches were being read") from None
+            except Exception as error:
+                name = self.string_ids(plan.rows[position : position + 1])[0]
+                raise LoaderError(
+                    f"a loader thread failed on sample {name!r} of {self.dataset.name}: {error}"
+                ) from error
+        for position, reason in errors.items():
+            valid[position] = False
+            self._note_skipped(int(plan.rows[position]), reason)
+        labels = np.where(plan.padded, -1, self.dataset.labels[plan.rows])
+        images, *rest = self._stage.run(
+            filled.pixels,
+            plan.jitter,
+            torch.from_numpy(labels.astype(np.int64)),
+            torch.from_numpy(plan.rows),
+            torch.from_numpy(valid),
+        )
+        return Batch(images, *rest)
+
+    def _note_skipped(self, row: int, error: ImageError) -> None:
+        if row not in self._skipped_rows:
+            self._skipped_rows.add(row)
+            self.skipped.append((error.sample_id, error.reason))
+
+    # --- lifetime ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the threads and release the files. A second call does nothing."""
+        if self._finaliser.detach() is not None:
+            self._backend.close()
+            self.dataset.close()
+
+    def _check_open(self) -> None:
+        if not self._finaliser.alive:
+            raise LoaderError("the loader was closed; make a new one")
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

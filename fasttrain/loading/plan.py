@@ -1,0 +1,172 @@
+"""What happens to each sample of a batch, decided for the whole batch in vectorised NumPy.
+
+Every view is written in one form: resize ``boxes`` of the source to ``resized``, take the square window at ``offsets``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fasttrain.loading.randomness import Operation, uniforms
+from fasttrain.loading.sampler import PADDING
+from fasttrain.loading.views import EvalView, TrainView, View
+
+CROP_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Colour jitter of a batch.
+
+    Attributes:
+        factors: (B, 4) float32: brightness, contrast and saturation factors, hue shift in turns.
+        order: (B, 4) int64: the operations (0–3, as in `factors`) in the order they are applied.
+    """
+
+    factors: np.ndarray
+    order: np.ndarray
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The plan of a batch of B samples, equal bit for bit on all backends.
+
+    Attributes:
+        rows: (B,) int64 rows of the data set, `PADDING` at a padded tail.
+        size: output side in pixels.
+        interpolation: ``bilinear`` or ``bicubic``, both antialiased.
+        boxes: (B, 4) int64 left, top, width, height in source pixels; nothing outside of the box is looked at.
+        resized: (B, 2) int64 width, height that the box is resized to.
+        offsets: (B, 2) int64 left, top of the window of `size` in the resized box.
+        hflip, vflip: (B,) bool.
+        jitter: colour jitter for the device stage, None when the view has none.
+    """
+
+    rows: np.ndarray
+    size: int
+    interpolation: str
+    boxes: np.ndarray
+    resized: np.ndarray
+    offsets: np.ndarray
+    hflip: np.ndarray
+    vflip: np.ndarray
+    jitter: Jitter | None
+
+    @property
+    def padded(self) -> np.ndarray:
+        """(B,) bool: entries that stand for no sample."""
+        return self.rows == PADDING
+
+
+def plan_batch(
+    view: View, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int = 0, epoch: int = 0
+) -> BatchPlan:
+    """Plan a batch.
+
+    Args:
+        view: train or eval view.
+        rows: (B,) int64, `PADDING` for padded entries.
+        keys: (B,) uint64 randomness keys of the samples.
+        sizes: (B, 2) int64 width and height of the source images (1 × 1 for padded entries).
+        seed, epoch: of the randomness; eval views have none.
+    """
+    if isinstance(view, EvalView):
+        return _plan_eval(view, rows, sizes)
+    return _plan_train(view, rows, keys, sizes, seed, epoch)
+
+
+def _plan_train(
+    view: TrainView, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int, epoch: int
+) -> BatchPlan:
+    flips = uniforms(seed, epoch, keys, Operation.FLIP)
+    return BatchPlan(
+        rows=rows,
+        size=view.size,
+        interpolation=view.interpolation,
+        boxes=random_resized_crop(view, keys, sizes, seed, epoch),
+        resized=np.full((len(rows), 2), view.size, np.int64),
+        offsets=np.zeros((len(rows), 2), np.int64),
+        hflip=flips[0] < view.hflip,
+        vflip=flips[1] < view.vflip,
+        jitter=_plan_jitter(view, keys, seed, epoch),
+    )
+
+
+def random_resized_crop(view: TrainView, keys: np.ndarray, sizes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Crop boxes (B, 4) int64 as torchvision's RandomResizedCrop draws them.
+
+    Ten tries at an area uniform in `scale` and an aspect ratio log-uniform in `ratio`; the first box that fits is
+    placed uniformly; without one, the largest central box within the ratio bounds.
+    """
+    width, height = sizes[:, 0].astype(np.float64), sizes[:, 1].astype(np.float64)
+    boxes = _central_boxes(view, width, height)
+    open_ = np.arange(len(keys))  # samples that still want a box
+    low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
+    for attempt in range(CROP_TRIES):
+        if not len(open_):
+            break
+        draw = uniforms(seed, epoch, keys[open_], Operation.CROP + attempt)
+        w, h = width[open_], height[open_]
+        area = w * h * (view.scale[0] + draw[0] * (view.scale[1] - view.scale[0]))
+        aspect = np.exp(low + draw[1] * (high - low))
+        box_w, box_h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+        fits = (box_w > 0) & (box_w <= w) & (box_h > 0) & (box_h <= h)
+        left, top = np.floor(draw[2] * (w - box_w + 1)), np.floor(draw[3] * (h - box_h + 1))
+        boxes[open_[fits]] = np.stack([left, top, box_w, box_h], 1)[fits].astype(np.int64)
+        open_ = open_[~fits]
+    return boxes
+
+
+def _central_boxes(view: TrainView, width: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Largest central boxes (B, 4) int64 whose aspect ratio lies within the bounds."""
+    ratio = width / height
+    box_w = np.where(ratio > view.ratio[1], np.rint(height * view.ratio[1]), width)
+    box_h = np.where(ratio < view.ratio[0], np.rint(width / view.ratio[0]), height)
+    box_w, box_h = np.clip(box_w, 1, width), np.clip(box_h, 1, height)
+    left, top = (width - box_w) // 2, (height - box_h) // 2
+    return np.stack([left, top, box_w, box_h], 1).astype(np.int64)
+
+
+def _plan_jitter(view: TrainView, keys: np.ndarray, seed: int, epoch: int) -> Jitter | None:
+    if not any(view.color_jitter):
+        return None
+    strength = np.array(view.color_jitter)[:, None]
+    # Factors are uniform in [max(0, 1 - s), 1 + s], the hue shift in [-s, s], as in torchvision.
+    low = np.concatenate([np.maximum(0.0, 1 - strength[:3]), -strength[3:]])
+    high = np.concatenate([1 + strength[:3], strength[3:]])
+    factors = low + uniforms(seed, epoch, keys, Operation.JITTER) * (high - low)
+    order = np.argsort(uniforms(seed, epoch, keys, Operation.JITTER_ORDER), axis=0, kind="stable")
+    return Jitter(factors.T.astype(np.float32), order.T)
+
+
+def _plan_eval(view: EvalView, rows: np.ndarray, sizes: np.ndarray) -> BatchPlan:
+    width, height = sizes[:, 0], sizes[:, 1]
+    # timm floors the side that the crop is a share of; torchvision truncates the longer side.
+    side = math.floor(view.size / view.crop_pct)
+    if view.crop_mode == "squash":
+        resized = np.full((len(rows), 2), side, np.int64)
+    else:
+        short = np.minimum(width, height)
+        resized = np.stack([side * width // short, side * height // short], 1).astype(np.int64)
+    zeros = np.zeros(len(rows), np.int64)
+    return BatchPlan(
+        rows=rows,
+        size=view.size,
+        interpolation=view.interpolation,
+        boxes=np.stack([zeros, zeros, width, height], 1),
+        resized=resized,
+        offsets=_window(view, resized),
+        hflip=np.full(len(rows), view.hflip),
+        vflip=np.zeros(len(rows), bool),
+        jitter=None,
+    )
+
+
+def _window(view: EvalView, resized: np.ndarray) -> np.ndarray:
+    """Left and top (B, 2) of the crop in the resized image."""
+    room = resized - view.size
+    if view.anchor == "center":
+        return np.rint(room / 2.0).astype(np.int64)  # half to even, as Python's round in torchvision
+    right, bottom = "right" in view.anchor, "bottom" in view.anchor
+    return room * np.array([right, bottom], np.int64)

@@ -1,0 +1,79 @@
+"""The plans of an epoch's batches, in order: which samples, and what happens to each of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fasttrain.base.errors import ImageError
+from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.plan import BatchPlan, plan_batch
+from fasttrain.loading.sampler import PADDING, Partition, shuffled
+from fasttrain.loading.views import View
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """A plan, and the entries that are already known to be unreadable.
+
+    Attributes:
+        plan: the plan; those entries have a stand-in for a box.
+        unreadable: errors by position in the batch; a backend must leave these entries alone.
+    """
+
+    plan: BatchPlan
+    unreadable: dict[int, ImageError]
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """(B,) bool: entries that a backend is to fill."""
+        wanted = self.plan.rows != PADDING
+        wanted[list(self.unreadable)] = False
+        return wanted
+
+
+class Planner:
+    """Plans batches of a data set, or of some of its rows.
+
+    Args:
+        rows: (n,) int64 rows of the data set.
+        tolerant: note images whose size cannot be read, instead of raising.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, rows: np.ndarray, partition: Partition, view: View, seed: int, tolerant: bool
+    ) -> None:
+        self._dataset, self._rows, self._partition = dataset, rows, partition
+        self._view, self._seed, self._tolerant = view, seed, tolerant
+
+    def epoch(self, epoch: int, offset: int = 0) -> Iterator[PlannedBatch]:
+        """This rank's batches of an epoch from global position `offset` on.
+
+        Raises:
+            ImageError: the size of an image cannot be read.
+        """
+        rows = self._rows
+        if self._partition.order == "random":
+            rows = shuffled(rows, self._dataset.keys[rows], self._seed, epoch)
+        for batch in self._partition.batches(rows, offset):
+            sizes, unreadable = self._sizes(batch)
+            plan = plan_batch(self._view, batch, self._dataset.keys[batch], sizes, self._seed, epoch)
+            yield PlannedBatch(plan, unreadable)
+
+    def _sizes(self, batch: np.ndarray) -> tuple[np.ndarray, dict[int, ImageError]]:
+        """Sizes (B, 2) int64, 1 x 1 for padded and unreadable entries."""
+        sizes = np.ones((len(batch), 2), np.int64)
+        real = np.flatnonzero(batch != PADDING)
+        try:
+            sizes[real] = self._dataset.sizes(batch[real])
+            return sizes, {}
+        except ImageError:
+            if not self._tolerant:
+                raise
+        unreadable = {}
+        for position in real.tolist():  # one by one, to tell the good from the bad
+            try:
+                sizes[position] = self._dataset.sizes(batch[position : position + 1])[0]
+            except ImageError as error:
+                unreadable[position] = error
+        return sizes, unreadable

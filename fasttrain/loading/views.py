@@ -1,0 +1,100 @@
+"""What a model is shown of an image, as settings that are stored with its weights."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from fasttrain.base.config import Settings, load_settings
+from fasttrain.base.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Triple = tuple[float, float, float]
+Anchor = Literal["center", "top_left", "top_right", "bottom_left", "bottom_right"]
+
+
+class _View(Settings):
+    """What both kinds of view have: output side in pixels, filter, normalisation (of pixels in 0–1)."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    size: int = Field(default=224, ge=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: Triple = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
+
+
+class TrainView(_View):
+    """RandomResizedCrop (Szegedy et al., arXiv 1409.4842), flips and colour jitter.
+
+    Attributes:
+        scale: bounds of the crop's share of the image area.
+        ratio: bounds of its aspect ratio (width / height).
+        hflip, vflip: probability of each flip.
+        color_jitter: strength of (brightness, contrast, saturation, hue), as torchvision's ColorJitter takes them.
+    """
+
+    kind: Literal["train"] = "train"
+    scale: tuple[Share, Share] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: Share = 0.5
+    vflip: Share = 0.0
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TrainView":
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError("scale must be (smallest, largest) share of the area, both above 0")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio must be (smallest, largest) width / height, both above 0")
+        if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
+            raise ValueError("color_jitter strengths must not be negative, and that of hue at most 0.5")
+        return self
+
+
+class EvalView(_View):
+    """Resize, then one crop of `size`: the eval transform of timm, pixel for pixel.
+
+    Attributes:
+        crop_pct: `size` as a share of the resized image's side.
+        crop_mode: ``center`` resizes the shorter side, ``squash`` both.
+        anchor: where the crop lies; other than ``center`` for five-crop test-time views.
+        hflip: mirror the crop (a test-time view).
+    """
+
+    kind: Literal["eval"] = "eval"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    crop_mode: Literal["center", "squash"] = "center"
+    anchor: Anchor = "center"
+    hflip: bool = False
+
+
+View = TrainView | EvalView
+
+
+def train_view(size: int = 224, *, color_jitter: float | tuple[float, ...] = 0.0, **settings: Any) -> TrainView:
+    """A `TrainView`; one number for `color_jitter` stands for brightness, contrast and saturation, without hue."""
+    if isinstance(color_jitter, int | float):
+        color_jitter = (color_jitter,) * 3
+    jitter = (*color_jitter, 0.0)[:4] if len(color_jitter) == 3 else tuple(color_jitter)
+    return load_settings(TrainView, {"size": size, "color_jitter": jitter, **settings}, "train view")
+
+
+def eval_view(size: int = 224, **settings: Any) -> EvalView:
+    """An `EvalView` of `size` pixels."""
+    return load_settings(EvalView, {"size": size, **settings}, "eval view")
+
+
+def parse_view(stored: dict[str, Any]) -> View:
+    """Read what ``view.model_dump()`` gave, as checkpoints store it."""
+    if not isinstance(stored, dict):
+        raise ConfigError(f"a stored view is a mapping of settings, not a {type(stored).__name__}")
+    kinds: dict[str, type[TrainView] | type[EvalView]] = {"train": TrainView, "eval": EvalView}
+    kind = kinds.get(str(stored.get("kind")))
+    if kind is None:
+        raise ConfigError(f"a stored view is of kind {stored.get('kind')!r}, not 'train' or 'eval'")
+    return load_settings(kind, stored, "stored view")

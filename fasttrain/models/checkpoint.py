@@ -1,0 +1,93 @@
+"""Checkpoints: weights as safetensors with what `predict` needs in the header, and a state file to resume from."""
+
+import json
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fasttrain.base.atomic import atomic_path
+from fasttrain.base.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The record in a checkpoint's header.
+
+    Attributes:
+        model: timm's name of the model.
+        num_classes: outputs of the classifier.
+        class_names: their names in order, None where the training data had none.
+        eval_view: the view that the weights are to be used with (`fasttrain.loading.views.parse_view` reads it).
+        epoch: epochs trained.
+        averaged: True when the weights are an exponential moving average.
+        metrics: validation figures of these weights, and on which data they were measured.
+    """
+
+    model: str
+    num_classes: int
+    class_names: list[str] | None
+    eval_view: dict[str, Any]
+    epoch: int = 0
+    averaged: bool = False
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], path: str | Path) -> "CheckpointInfo":
+        """Read the header's record.
+
+        Raises:
+            WeightsError: it lacks a field, or has one that this version does not know.
+        """
+        try:
+            return cls(**record)
+        except TypeError as error:
+            raise WeightsError(f"checkpoint {path} was written by another version of fasttrain: {error}") from None
+
+
+def save_weights(path: str | Path, state: dict[str, Tensor], info: CheckpointInfo) -> None:
+    """Write a state dict and its record as one safetensors file, atomically."""
+    # Contiguous in the default format: safetensors stores plain row-major tensors, and shared storage is refused.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    with atomic_path(path) as part:
+        save_file(tensors, part, metadata={"format": "pt", "fasttrain": json.dumps(asdict(info))})
+
+
+def save_state(path: str | Path, state: dict[str, Any]) -> None:
+    """Write everything that resuming needs (tensors, numbers, strings and plain containers only), atomically.
+
+    One file, so that weights, optimizer and position can never be of different steps after a crash.
+    """
+    with atomic_path(path) as part:
+        torch.save(state, part)
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read a file of `save_state` without running code.
+
+    Raises:
+        WeightsError: missing, damaged, or not such a file.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; there is nothing to resume") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} is not a training state")
+    return state
+
+
+def file_hash(path: str | Path) -> str:
+    """xxh3-64 of a file's bytes, as 16 hexadecimal digits."""
+    digest = xxhash.xxh3_64()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""timm models by name, and the eval view that a model was made for."""
+
+import difflib
+from typing import Any
+
+import timm
+from torch import nn
+
+from fasttrain.base.errors import WeightsError
+from fasttrain.loading.views import EvalView, eval_view
+
+
+def list_models(pattern: str = "") -> list[str]:
+    """Names of the models that `create_model` knows, those that match a wildcard `pattern` if one is given."""
+    return timm.list_models(pattern)
+
+
+def create_model(name: str, num_classes: int, *, size: int | None = None, **options: Any) -> nn.Module:
+    """Build a timm model with a fresh head of `num_classes` outputs.
+
+    Args:
+        name: timm's name, as `list_models` gives it.
+        num_classes: outputs of the classifier.
+        size: image side in pixels that the model will see; only models of a fixed size (ViTs) are built differently.
+        options: passed on to ``timm.create_model`` (``drop_rate``, ``drop_path_rate``, ``pretrained``, …).
+
+    Raises:
+        WeightsError: timm has no such model (the message names the nearest ones), or refuses an option.
+    """
+    config = _pretrained_config(name)
+    if size is not None and config.get("fixed_input_size") and size != config["input_size"][-1]:
+        options["img_size"] = size
+    try:
+        return timm.create_model(name, num_classes=num_classes, **options)
+    except (TypeError, RuntimeError, OSError, ValueError) as error:
+        raise WeightsError(f"timm cannot create {name!r} with {options or 'its defaults'}: {error}") from error
+
+
+def eval_view_of(name: str, size: int | None = None) -> EvalView:
+    """The eval view that timm states for a model (crop share, filter, mean, std), at `size` pixels if given."""
+    config = timm.data.resolve_data_config({}, pretrained_cfg=_pretrained_config(name))
+    return eval_view(
+        size or config["input_size"][-1],
+        crop_pct=config["crop_pct"],
+        crop_mode="squash" if config["crop_mode"] == "squash" else "center",
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _pretrained_config(name: str) -> dict[str, Any]:
+    """timm's record of a model's weights; {} for a model that has none."""
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "`fasttrain train --list-models` names them"
+        raise WeightsError(f"timm has no model named {name!r}; {hint}")
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return config.to_dict() if config is not None else {}
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that hold the classifier's weights, as timm records them (``fc``, ``head.fc``, …)."""
+    names = getattr(model, "pretrained_cfg", {}).get("classifier", ())
+    return (names,) if isinstance(names, str) else tuple(names or ())

@@ -1,0 +1,86 @@
+"""Score tables out, for other programs and for the eye."""
+
+import csv
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasttrain.base.atomic import atomic_open
+from fasttrain.base.errors import ScoresError
+from fasttrain.scores.submit import write_text
+from fasttrain.scores.table import ScoreTable
+
+
+def export_scores(table: ScoreTable, out: str | Path, *, header: bool = True) -> dict[str, Any]:
+    """Write the scores in the format that the file's name says.
+
+    * ``.csv`` (or ``.csv.zip``): ``id`` and one column a class, every digit kept.
+    * ``.json`` (or ``.json.zip``): ``{id: index of the highest score}``.
+    * ``.npz``: arrays ``ids``, ``scores``, ``classes``, ``labels``.
+    * ``.pkl``: a mapping of ids to float32 arrays.
+
+    Returns:
+        {samples, out}.
+    """
+    path = Path(out)
+    name = path.name.removesuffix(".zip")
+    if name.endswith(".csv"):
+        write_text(path, _csv(table, header))
+    elif name.endswith(".json"):
+        from fasttrain.scores.submit import write_submission
+
+        write_submission(table, path, file_format="json", use="argmax")
+    elif name.endswith(".npz"):
+        with atomic_open(path, "wb") as file:
+            ids, classes = np.array(table.ids), np.array(table.classes)
+            np.savez(file, ids=ids, scores=table.scores, classes=classes, labels=table.labels)
+    elif name.endswith(".pkl"):
+        with atomic_open(path, "wb") as file:
+            pickle.dump(dict(zip(table.ids, table.scores.astype(np.float32), strict=True)), file)
+    else:
+        raise ScoresError(f"{path} says no known format; export to .csv, .json, .npz or .pkl")
+    return {"samples": len(table), "out": str(path)}
+
+
+def _csv(table: ScoreTable, header: bool) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    if header:
+        writer.writerow(["id", *table.classes])
+    for name, scores in zip(table.ids, table.scores, strict=True):
+        writer.writerow([name, *(str(score) for score in scores)])
+    return buffer.getvalue()
+
+
+def describe(table: ScoreTable, rows: int = 5) -> dict[str, Any]:
+    """What `fasttrain scores show` prints: shape, kind, metadata, label counts, accuracies, the first rows."""
+    predicted = table.argmax()
+    description: dict[str, Any] = {
+        "samples": len(table),
+        "classes": table.classes,
+        "kind": table.kind,
+        "dtype": str(table.scores.dtype),
+        "labelled": int((table.labels >= 0).sum()),
+        "predicted_counts": _counts(table, predicted),
+        "meta": table.meta,
+    }
+    accuracy = table.accuracy(predicted)
+    if accuracy is not None:
+        description["top1"] = accuracy
+    if table.assigned is not None:
+        description["assigned_counts"] = _counts(table, table.assigned)
+        if accuracy is not None:
+            description["top1_assigned"] = table.accuracy(table.assigned)
+    description["first"] = [
+        {"id": table.ids[row], "predicted": table.classes[predicted[row]], "score": float(table.scores[row].max())}
+        for row in range(min(rows, len(table)))
+    ]
+    return description
+
+
+def _counts(table: ScoreTable, labels: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(labels, minlength=len(table.classes)).tolist()
+    return dict(zip(table.classes, counts, strict=True))

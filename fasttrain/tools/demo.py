@@ -1,0 +1,313 @@
+"""The whole journey on the sample images: build, train, predict, ensemble, redistribute, pseudo-label, submit, report.
+
+Each step calls the function that its command calls, and prints the command line that does the same.
+"""
+
+import csv
+import json
+import shlex
+import shutil
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from fasttrain.base.atomic import atomic_open
+from fasttrain.base.config import Settings, load_settings
+from fasttrain.base.console import say
+from fasttrain.base.errors import ConfigError
+from fasttrain.base.runs import RunFolder
+from fasttrain.scores.table import ScoreTable
+from fasttrain.tools.sample_data import SampleSet, SampleSettings, make_sample
+
+MARKER = ".fasttrain-demo"  # marks a folder as a demo's, so that no other is ever replaced
+IMAGES, RUNS, SCORES = "images", "runs", "scores"
+BETONS = ("train.beton", "train_val.beton", "test.beton")
+PRIOR, PSEUDO, SUBMISSION = "train_counts.csv", "pseudo.csv", "submission.csv"
+REPORT, RESULT = "report.html", "result.json"
+CONTENTS = (IMAGES, RUNS, SCORES, *BETONS, PRIOR, PSEUDO, SUBMISSION, REPORT, RESULT)
+
+
+class ModelPlan(Settings):
+    """A model of the demo, trained from scratch."""
+
+    name: str
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0)
+
+
+class DemoSettings(Settings):
+    """What the demo does; the defaults are what `fasttrain demo` runs.
+
+    Attributes:
+        out: the folder for everything.
+        seed: of images, split and training.
+        sample: how many images of which looks.
+        models: at least two, of different names.
+        val_fraction: share of the train part that is kept for validation.
+        size: image side in pixels.
+        batch_size: images a step.
+        threshold: probability above which a label is taken for a pseudo-label.
+        device: ``cpu``, ``cuda`` or None for the best one there is.
+    """
+
+    out: Path = Path("demo_out")
+    seed: int = Field(default=0, ge=0)
+    sample: SampleSettings = SampleSettings()
+    models: tuple[ModelPlan, ...] = Field(
+        default=(
+            ModelPlan(name="test_resnet", epochs=20, lr=2e-3),
+            ModelPlan(name="test_vit", epochs=30, lr=2e-3),
+        ),
+        min_length=2,
+    )
+    val_fraction: float = Field(default=0.15, gt=0, lt=1)
+    size: int = Field(default=32, ge=8)
+    batch_size: int = Field(default=32, ge=1)
+    threshold: float = Field(default=0.9, ge=0, lt=1)
+    device: str | None = None
+
+
+@dataclass
+class DemoResult:
+    """What a demo measured.
+
+    Attributes:
+        settings: what it ran with.
+        sample: the images.
+        commands: the command lines that do the same, in order.
+        scores: table of each model, by its name.
+        ensemble, redistributed, wrong_prior: the later tables; the last one was given the train part's class counts.
+        figures: what the steps returned, by their name.
+        metrics: lines of ``metrics.jsonl`` of each model.
+        seconds: of the whole.
+    """
+
+    settings: DemoSettings
+    sample: SampleSet
+    commands: list[str] = field(default_factory=list)
+    scores: dict[str, ScoreTable] = field(default_factory=dict)
+    ensemble: ScoreTable = None  # type: ignore[assignment]  # set by the step of that name
+    redistributed: ScoreTable = None  # type: ignore[assignment]
+    wrong_prior: ScoreTable = None  # type: ignore[assignment]
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @cached_property
+    def accuracies(self) -> list[tuple[str, float, str]]:
+        """Name, accuracy on the test part and what was known, for each model and each later table."""
+        tables = [(name, table, "scores alone") for name, table in self.scores.items()]
+        tables += [
+            ("ensemble", self.ensemble, "mean probability; class counts not used"),
+            ("re-distributed", self.redistributed, "known class counts: uniform, which is true of the test part"),
+            (
+                "re-distributed, wrong prior",
+                self.wrong_prior,
+                "class counts of the train part, which are not true here",
+            ),
+        ]
+        rows = []
+        for name, table, remark in tables:
+            accuracy = table.accuracy(table.predictions())
+            assert accuracy is not None  # every image of the test part has a label
+            rows.append((name, accuracy, remark))
+        return rows
+
+
+def run_demo(settings: DemoSettings | None = None) -> DemoResult:
+    """Run the demo and write its report.
+
+    Raises:
+        ConfigError: the folder holds something that is not a demo's.
+    """
+    from fasttrain.tools.demo_report import write_report
+
+    settings = settings or DemoSettings()
+    started = time.monotonic()
+    prepare_folder(settings.out)
+    demo = _Demo(settings)
+    demo.build()
+    for plan in settings.models:
+        demo.train(plan)
+    for plan in settings.models:
+        demo.predict(plan.name)
+    demo.ensemble()
+    demo.redistribute()
+    demo.pseudo()
+    demo.submit()
+    demo.result.seconds = time.monotonic() - started
+    write_report(demo.result, settings.out / REPORT)
+    with atomic_open(settings.out / RESULT) as file:
+        json.dump(summary(demo.result), file, indent=2)
+    return demo.result
+
+
+def summary(result: DemoResult) -> dict[str, Any]:
+    """What ``fasttrain demo --json`` prints."""
+    return {
+        "out": str(result.settings.out),
+        "report": str(result.settings.out / REPORT),
+        "samples": {"train": int(result.sample.train_counts.sum()), "test": int(result.sample.test_counts.sum())},
+        "shift": result.sample.settings.describe_shift(),
+        "top1": {name: accuracy for name, accuracy, _ in result.accuracies},
+        "pseudo": {key: result.figures["pseudo"][key] for key in ("kept", "samples")},
+        "seconds": result.seconds,
+    }
+
+
+def prepare_folder(out: Path) -> None:
+    """Make `out` an empty demo folder; what an earlier demo wrote there is removed, and nothing else.
+
+    Raises:
+        ConfigError: `out` is a file, or a folder that holds something and is not a demo's.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise ConfigError(f"{out} holds files that no demo wrote, so it is left alone; name another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
+    for name in CONTENTS:
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class _Demo:
+    """The steps, in the order of their methods."""
+
+    def __init__(self, settings: DemoSettings) -> None:
+        self.settings, self.out = settings, settings.out
+        self.train_beton, self.val_beton, self.test_beton = (self.out / name for name in BETONS)
+        sample_settings = settings.sample.model_copy(update={"seed": settings.seed})
+        say(f"Sample images: {self.out / IMAGES}")
+        self.result = DemoResult(settings, make_sample(self.out / IMAGES, sample_settings))
+        say(sample_settings.describe_shift())
+
+    def build(self) -> None:
+        from fasttrain.beton_build.build import BuildOptions, build
+        from fasttrain.beton_build.sources import read_source
+
+        settings, sample = self.settings, self.result.sample
+        options = {"val_fraction": settings.val_fraction, "seed": settings.seed}
+        self._announce("build", sample.train, self.train_beton, **options)
+        trained = build(read_source(sample.train), self.train_beton, load_settings(BuildOptions, options, "build"))
+        self._announce("build", sample.test, self.test_beton)
+        tested = build(read_source(sample.test), self.test_beton)
+        self.result.figures |= {"build": trained.as_json(), "build test": tested.as_json()}
+
+    def train(self, plan: ModelPlan) -> None:
+        from fasttrain.training.run import train
+        from fasttrain.training.settings import TrainSettings
+
+        settings = self.settings
+        options: dict[str, Any] = {
+            "data": str(self.train_beton),
+            "val": str(self.val_beton),
+            "model": plan.name,
+            "out": str(self.out / RUNS / plan.name),
+            "epochs": plan.epochs,
+            "batch_size": settings.batch_size,
+            "size": settings.size,
+            "seed": settings.seed,
+        }
+        # Digits must not be mirrored, and a crop of a small share would show no digit at all.
+        augment = {"hflip": 0.0, "scale": [0.6, 1.0], "color_jitter": 0.4}
+        overrides = [f"augment.{key}={_yaml(value)}" for key, value in augment.items()]
+        self._announce("train", **options, lr=plan.lr, **self._device(), set=overrides)
+        values = {**options, **self._device(), "optimizer": {"lr": plan.lr}, "augment": augment}
+        result = train(load_settings(TrainSettings, values, "train"))
+        self.result.figures[f"train {plan.name}"] = dict(result.__dict__)
+        self.result.metrics[plan.name] = RunFolder(result.run).read_metrics()
+
+    def predict(self, model: str) -> None:
+        from fasttrain.base.distributed import process_group
+        from fasttrain.inference.forward import resolve_amp
+        from fasttrain.inference.predict import predict
+        from fasttrain.models.opened import open_model
+
+        run, out = self.out / RUNS / model, self._table(model)
+        self._announce("predict", run, self.test_beton, out=out, **self._device())
+        with process_group(self.settings.device) as device:
+            opened = open_model(run, device=device)
+            figures = predict(opened, self.test_beton, out, device=device, amp=resolve_amp("auto", device))
+        self.result.figures[f"predict {model}"] = figures
+        self.result.scores[model] = ScoreTable.read(out)
+
+    def ensemble(self) -> None:
+        from fasttrain.scores.ensemble import ensemble
+
+        out = self._table("ensemble")
+        self._announce("ensemble", *(self._table(model) for model in self.result.scores), out=out)
+        self.result.ensemble = ensemble(list(self.result.scores.values()))
+        self.result.ensemble.write(out)
+
+    def redistribute(self) -> None:
+        """With the true class counts, and for comparison with those of the train part."""
+        counts = self.result.sample.train_counts
+        with atomic_open(self.out / PRIOR, newline="") as file:
+            csv.writer(file).writerows([("class", "count"), *zip(self.result.ensemble.classes, counts, strict=True)])
+        self.result.redistributed = self._redistributed("redistributed", "uniform")
+        self.result.wrong_prior = self._redistributed("wrong_prior", str(self.out / PRIOR))
+
+    def _redistributed(self, name: str, prior: str) -> ScoreTable:
+        from fasttrain.scores.redistribute import RedistributeSettings, redistribute
+
+        out = self._table(name)
+        self._announce("redistribute", self._table("ensemble"), out=out, prior=prior)
+        table, figures = redistribute(self.result.ensemble, RedistributeSettings(prior=prior))
+        table.write(out)
+        self.result.figures[name] = figures
+        return table
+
+    def pseudo(self) -> None:
+        from fasttrain.scores.pseudo import write_pseudo_labels
+
+        table, out = self._table("redistributed"), self.out / PSEUDO
+        self._announce("pseudo", table, threshold=self.settings.threshold, out=out)
+        figures = write_pseudo_labels(
+            self.result.redistributed, out, threshold=self.settings.threshold, source=table.name
+        )
+        self.result.figures["pseudo"] = {**figures, "correct": _correct_labels(out, self.result.redistributed)}
+
+    def submit(self) -> None:
+        from fasttrain.scores.submit import write_submission
+
+        out = self.out / SUBMISSION
+        self._announce("submit", self._table("redistributed"), out=out)
+        self.result.figures["submit"] = write_submission(self.result.redistributed, out)
+
+    def _table(self, name: str) -> Path:
+        return self.out / SCORES / f"{name}.arrow"
+
+    def _device(self) -> dict[str, str]:
+        return {} if self.settings.device is None else {"device": self.settings.device}
+
+    def _announce(self, command: str, *arguments: object, **options: object) -> None:
+        """Print and keep the command line that the next step amounts to."""
+        words = ["fasttrain", command, *map(str, arguments)]
+        for key, value in options.items():
+            for single in value if isinstance(value, list) else [value]:
+                words += [f"--{key.replace('_', '-')}", str(single)]
+        line = shlex.join(words)
+        self.result.commands.append(line)
+        say(f"\n$ {line}")
+
+
+def _yaml(value: object) -> str:
+    return json.dumps(value).replace(" ", "")
+
+
+def _correct_labels(pseudo: Path, table: ScoreTable) -> float | None:
+    """Share of the pseudo-labels of a file that are true; None if it holds none."""
+    true = dict(zip(table.ids, table.labels.tolist(), strict=True))
+    with pseudo.open(newline="", encoding="utf-8") as file:
+        hits = [table.classes[true[row["id"]]] == row["label"] for row in csv.DictReader(file)]
+    return float(np.mean(hits)) if hits else None

@@ -1,0 +1,140 @@
+"""What a running training shows and records: a live line, `metrics.jsonl`, TensorBoard events."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from fasttrain.base.console import PLAIN_LINE_EVERY_S, say
+from fasttrain.base.process import is_main, world_size
+from fasttrain.base.runs import RunFolder
+
+REFRESH_EVERY_S = 0.5
+
+
+class LaggedLoss:
+    """The training loss for display, read without ever making a GPU wait.
+
+    The loss is summed on the device. Now and then a copy to the host is started, and read at a later call, once it has
+    arrived; on the CPU there is nothing to wait for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._sum = torch.zeros(2, dtype=torch.float64, device=device)
+        self._pending: tuple[torch.Tensor, torch.cuda.Event] | None = None
+        self._shown: float | None = None
+
+    def add(self, loss: torch.Tensor, samples: torch.Tensor) -> None:
+        """Add a batch: summed loss and number of samples, both 0-dim tensors on the device."""
+        self._sum += torch.stack([loss.detach().double(), samples.double()])
+
+    def totals(self) -> torch.Tensor:
+        """Summed loss and number of samples so far, float64 (2,), on the device."""
+        return self._sum
+
+    def peek(self) -> float | None:
+        """Mean loss of this epoch as of the last copy that has arrived, None before the first."""
+        if self._sum.device.type != "cuda":
+            self._note(self._sum)
+            return self._shown
+        if self._pending is not None and self._pending[1].query():
+            self._note(self._pending[0])
+            self._pending = None
+        if self._pending is None:
+            arrived = torch.cuda.Event()
+            self._pending = (self._sum.to("cpu", non_blocking=True), arrived)
+            arrived.record()
+        return self._shown
+
+    def _note(self, totals: torch.Tensor) -> None:
+        loss, samples = totals.tolist()
+        self._shown = loss / samples if samples else None
+
+
+class Monitor:
+    """Shows progress on a terminal (a live line) or in a log (plain lines), and records each epoch."""
+
+    def __init__(self, run: RunFolder, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
+        self._run = run
+        self._epochs, self._steps = epochs, steps_per_epoch
+        self._images_per_step = batch_size * world_size()
+        self._live: Any = None
+        self._board: Any = None
+        self._last_shown = 0.0
+        self._started = time.monotonic()
+        self._first_step: int | None = None
+
+    def __enter__(self) -> "Monitor":
+        if not is_main():
+            return self
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self._run.path / "tensorboard"))
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, epoch: int, step: int, loss: LaggedLoss, seconds: float, waited: float) -> None:
+        """Called after each step (0-based in its epoch), with the epoch's seconds so far and those spent on data."""
+        now = time.monotonic()
+        done = epoch * self._steps + step + 1
+        if self._first_step is None:
+            self._first_step, self._started = done, now
+        every = REFRESH_EVERY_S if self._live is not None else PLAIN_LINE_EVERY_S
+        if not is_main() or now - self._last_shown < every:
+            return
+        self._last_shown = now
+        measured = done - self._first_step
+        left = (now - self._started) / measured * (self._epochs * self._steps - done) if measured else float("nan")
+        line = (
+            f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._steps}  loss {_number(loss.peek())}  "
+            f"{self._images_per_step * (step + 1) / seconds:,.1f} images/s  "
+            f"data wait {waited / seconds:.1%}  ETA {_clock(left)}"
+        )
+        if self._live is not None:
+            self._live.update(line)
+        else:
+            say(line)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Record an epoch's figures and print one line about it."""
+        if not is_main():
+            return
+        self._run.append_metrics(record)
+        for key, value in record.items():
+            if key != "epoch" and isinstance(value, int | float):
+                self._board.add_scalar(key, value, record["epoch"])
+        self._board.flush()
+        parts = [f"epoch {record['epoch'] + 1}/{self._epochs}", f"train loss {record['train_loss']:.4f}"]
+        if record.get("val_top1") is not None:
+            parts.append(f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.4f}")
+        if record.get("val_top1_raw") is not None:
+            parts.append(f"(without averaging {record['val_top1_raw']:.4f})")
+        parts.append(f"{record['images_per_s']:,.1f} images/s, data wait {record['data_wait_fraction']:.1%}")
+        say("  ".join(parts))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds != seconds:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,113 @@
+"""The settings of a training run. `fasttrain train` exposes the daily ones; ``--set a.b=c`` reaches all."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from fasttrain.base.config import Settings
+
+OPTIMIZER_RATES = {"adamw": 5e-4, "sgd": 0.02}
+
+
+class OptimizerSettings(Settings):
+    """The optimizer. Norms and biases are never decayed.
+
+    Attributes:
+        name: ``adamw`` or ``sgd`` (with Nesterov momentum).
+        lr: peak learning rate; None takes the default of the optimizer (`OPTIMIZER_RATES`).
+        weight_decay: decoupled for adamw, L2 for sgd.
+        betas: adamw's averaging rates.
+        momentum: sgd's.
+        clip_norm: largest L2 norm of all gradients together; 0 turns clipping off.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    clip_norm: float = Field(default=0.0, ge=0)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up."""
+        return self.lr if self.lr is not None else OPTIMIZER_RATES[self.name]
+
+
+class ScheduleSettings(Settings):
+    """Linear warm-up, then a half cosine, both per step.
+
+    Attributes:
+        warmup_epochs: length of the warm-up; parts of an epoch are allowed.
+        final_lr_share: learning rate of the last step as a share of the peak.
+    """
+
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    final_lr_share: float = Field(default=0.0, ge=0, le=1)
+
+
+class AugmentSettings(Settings):
+    """The train view: RandomResizedCrop, flips, colour jitter (see `fasttrain.loading.views.train_view`)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = Field(default=0.5, ge=0, le=1)
+    vflip: float = Field(default=0.0, ge=0, le=1)
+    color_jitter: float | tuple[float, ...] = 0.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class TrainSettings(Settings):
+    """Everything that determines a run.
+
+    Attributes:
+        data: `.beton` file(s), folder or list to train on.
+        val: the same to validate on after each epoch, or None.
+        model: timm's name.
+        out: the run's folder.
+        weights: file to start from; its head is replaced if the classes differ in number.
+        weights_match: join its tensors by ``name`` or by ``order``.
+        pretrained: start from timm's own weights (needs its hub).
+        epochs, batch_size: the batch size is per process.
+        size: image side in pixels for training and evaluation; None takes the model's own.
+        seed: of weights, order and augmentation.
+        device: ``cpu``, ``cuda`` or None for the best one there is.
+        amp: ``auto`` is bf16 on CUDA and off on CPU.
+        channels_last: memory format of the model.
+        ema: decay of the weights' moving average; 0 turns it off. Its weights are validated and kept.
+        label_smoothing: share of the target spread over all classes.
+        drop_rate, drop_path_rate: dropout before the head, stochastic depth.
+        threads: decoding threads; None divides the available cores among the ranks.
+        on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
+    """
+
+    data: str | list[str]
+    val: str | list[str] | None = None
+    model: str = "resnet50"
+    out: str = "runs/train"
+    weights: str | None = None
+    weights_match: Literal["name", "order"] = "name"
+    pretrained: bool = False
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    size: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: str | None = None
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    drop_rate: float = Field(default=0.0, ge=0, lt=1)
+    drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
+    threads: int | None = Field(default=None, ge=1)
+    on_error: Literal["raise", "skip"] = "raise"
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    augment: AugmentSettings = AugmentSettings()
+
+    @field_validator("pretrained")
+    @classmethod
+    def _one_source_of_weights(cls, pretrained: bool, info: object) -> bool:
+        if pretrained and getattr(info, "data", {}).get("weights"):
+            raise ValueError("--weights and --pretrained exclude each other")
+        return pretrained

@@ -1,0 +1,111 @@
+"""The commands about scores, as a user runs them."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CLASSES = ["aeroplane", "bicycle", "boat", "bus", "car", "chair", "diningtable", "motorbike", "sofa", "train"]
+
+
+def fasttrain(*arguments: object, ok: bool = True) -> dict:
+    command = [sys.executable, "-m", "fasttrain.cli.app", *map(str, arguments), *(("--json",) if ok else ())]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode == 0) is ok, result.stderr
+    return json.loads(result.stdout) if ok else {"code": result.returncode, "error": result.stderr.strip()}
+
+
+@pytest.fixture
+def tables(tmp_path) -> list[Path]:
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"s{i},{'abc'[k]}\n" for i, k in enumerate(labels)))
+    paths = []
+    for number in range(2):
+        scores = generator.normal(size=(60, 3))
+        scores[:, 0] += 1.5
+        scores[np.arange(60), labels] += 1.5
+        lines = "".join(f"s{i},{','.join(map(str, row))}\n" for i, row in enumerate(scores))
+        (tmp_path / f"{number}.csv").write_text("id,a,b,c\n" + lines)
+        paths.append(tmp_path / f"{number}.arrow")
+        options = ("--kind", "logits", "--labels", tmp_path / "labels.csv")
+        fasttrain("scores", "import", tmp_path / f"{number}.csv", "--out", paths[-1], *options)
+    return paths
+
+
+def test_from_tables_to_a_submission(tables, tmp_path):
+    combined = fasttrain("ensemble", *tables, "--out", tmp_path / "e.arrow")
+    assert combined.keys() == {"samples", "tables", "weights", "top1"}
+    assert combined["weights"] == [0.5, 0.5]
+    report = fasttrain("redistribute", tmp_path / "e.arrow", "--out", tmp_path / "r.arrow", "--round", "greedy")
+    wanted = "samples changed iterations converged marginal_error dual_gap count_min count_max top1_before top1_after"
+    assert report.keys() == set(wanted.split())
+    assert report["converged"] is True
+    assert 18 <= report["count_min"] <= report["count_max"] <= 22
+    assert report["top1_before"] == combined["top1"]
+    kept = fasttrain("pseudo", tmp_path / "r.arrow", "--threshold", "0.6", "--out", tmp_path / "p.csv")
+    assert 0 < kept["kept"] < 60
+    fasttrain("submit", tmp_path / "r.arrow", "--format", "json", "--out", tmp_path / "s.json")
+    submitted = json.loads((tmp_path / "s.json").read_text())
+    counts = np.bincount(list(submitted.values()))
+    assert (counts.min(), counts.max()) == (report["count_min"], report["count_max"])
+    assert fasttrain("scores", "show", tmp_path / "r.arrow")["labelled"] == 60
+
+
+def test_errors_are_sentences_and_leave_nothing(tables, tmp_path):
+    failed = fasttrain("ensemble", *tables, "--weights", "1", "--out", tmp_path / "e.arrow", ok=False)
+    assert failed["code"] == 1
+    assert "one a table" in failed["error"]
+    assert fasttrain("ensemble", *tables, "--weights", "x", "--out", tmp_path / "e.arrow", ok=False)["code"] == 2
+    assert not (tmp_path / "e.arrow").exists()
+
+
+def test_the_published_pseudo_labels_come_out(shared_data, tmp_path):
+    """softmax(0.35 convnext + 0.30 deit + 0.35 volo) above 0.5, against the file its authors published.
+
+    Theirs has 392 rows less: sofas and dining tables that they took out by hand-made rules.
+    """
+    folder = shared_data / "oodcv_scores"
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    tables = []
+    for model in ("convnext_large_224", "deit_large_384_bf", "volo_d5_512"):
+        tables.append(tmp_path / f"{model}.arrow")
+        options = ("--kind", "logits", "--classes", tmp_path / "classes.txt")
+        fasttrain("scores", "import", folder / f"{model}.csv.gz", "--out", tables[-1], *options)
+    weights = ("--space", "logits", "--weights", "0.35,0.30,0.35")
+    fasttrain("ensemble", *tables, *weights, "--out", tmp_path / "e.arrow")
+    result = fasttrain("pseudo", tmp_path / "e.arrow", "--threshold", "0.5", "--out", tmp_path / "p.csv")
+    assert result["kept"] == 12_335
+    with (tmp_path / "p.csv").open() as file:
+        ours = {row["id"]: row for row in csv.DictReader(file)}
+    with gzip.open(folder / "round1_pseudo_0.5.csv.gz", "rt") as file:
+        published = list(csv.DictReader(file))
+    assert len(published) == 11_943
+    for row in published:
+        mine = ours.pop(row["imgs"])
+        assert mine["label"] == row["pred"]
+        theirs = float(row[str(CLASSES.index(row["pred"]))])
+        assert abs(float(mine["confidence"]) - theirs) < 1e-6
+    assert {row["label"] for row in ours.values()} == {"sofa", "diningtable"}
+
+
+def test_scores_do_without_torch(tables, tmp_path):
+    code = (
+        "import sys; sys.argv[1:] = sys.argv[1:]\n"
+        "from fasttrain.cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    for arguments in (
+        ("ensemble", *tables, "--out", tmp_path / "e.arrow"),
+        ("redistribute", tables[0], "--out", tmp_path / "r.arrow"),
+        ("pseudo", tables[0], "--threshold", "0.5", "--out", tmp_path / "p.csv"),
+        ("submit", tables[0], "--out", tmp_path / "s.csv"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()

@@ -1,0 +1,33 @@
+"""Fixtures that several rooms share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and scores beside the checkout; tests that want it are skipped where it is absent."""
+    folder = Path(os.environ.get("FASTTRAIN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the folder of real test data is not there (FASTTRAIN_TEST_DATA names it)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colour_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 JPEG files in three class folders that a model can tell apart at once: noise over red, green or blue."""
+    root = tmp_path_factory.mktemp("colours")
+    generator = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (root / name).mkdir()
+        for index in range(8):
+            pixels = generator.integers(0, 90, (40, 48, 3), np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(root / name / f"{index}.jpg", quality=95)
+    return root
