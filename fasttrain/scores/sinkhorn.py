@@ -6,7 +6,9 @@ sums c and an update of the C numbers v (Cuturi, NeurIPS 2013; range constraints
 Shi, Shen & Yan, AAAI 2024, arXiv 2401.11418).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +19,7 @@ MAX_ITERATIONS_A_LEVEL = 2000
 FIRST_EPS = 1.0
 # Levels before the last only have to come near: their result is a start, not an answer.
 COARSE_TOLERANCE = 1e-2
+CHECK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,14 @@ class SinkhornResult:
     sums: np.ndarray
 
 
-def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tolerance: float = 1e-3) -> SinkhornResult:
+def solve(
+    log_probs: np.ndarray,
+    marginals: Marginals,
+    *,
+    eps: float = 0.2,
+    tolerance: float = 1e-3,
+    column_sums: Callable[[np.ndarray, float], np.ndarray] | None = None,
+) -> SinkhornResult:
     """Solve to `tolerance`, reaching `eps` by halving from 1 with warm starts.
 
     Args:
@@ -77,9 +87,11 @@ def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tole
         marginals: bounds of the column sums.
         eps: temperature; small ones need many iterations.
         tolerance: largest summed violation of the bounds, as a share of N.
+        column_sums: the pass over `log_probs`, (v, eps) → (C,) sums of the plan's columns; by default on the CPU.
 
     Raises:
-        ScoresError: infeasible bounds, or a sample whose only possible classes take no sample.
+        ScoresError: infeasible bounds, a sample whose only possible classes take no sample, or a class that must take
+            samples and is possible for none.
     """
     if not eps > 0:
         raise ScoresError(f"eps must be above 0, not {eps}")
@@ -87,7 +99,8 @@ def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tole
     marginals.check(samples)
     closed = marginals.upper <= 0
     v = np.where(closed, -np.inf, 0.0)
-    _refuse_lost_rows(log_probs, closed)
+    _refuse_impossible(log_probs, marginals)
+    sums_at = column_sums or partial(softmax_colsum, log_probs)
     levels = [level for level in _halving(eps) if level > eps] + [eps]
     iterations, error, sums = 0, np.inf, np.zeros(len(v))
     for index, level in enumerate(levels):
@@ -95,7 +108,7 @@ def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tole
             v = v * (levels[index - 1] / level)  # the potential eps * v is what carries over
         target = tolerance if level == eps else max(tolerance, COARSE_TOLERANCE)
         for _ in range(MAX_ITERATIONS_A_LEVEL):
-            sums = softmax_colsum(log_probs, v, level)
+            sums = sums_at(v, level)
             iterations += 1
             error = marginal_error(sums, marginals, samples)
             if error <= target and _complementary(v, sums, marginals, samples) <= target:
@@ -174,12 +187,22 @@ def _duality_gap(v: np.ndarray, sums: np.ndarray, marginals: Marginals) -> float
     return float(np.abs(support + offset * sums[open_]).sum())
 
 
-def _refuse_lost_rows(log_probs: np.ndarray, closed: np.ndarray) -> None:
-    if not closed.any():
-        return
-    lost = np.isneginf(log_probs[:, ~closed]).all(1)
+def _refuse_impossible(log_probs: np.ndarray, marginals: Marginals) -> None:
+    closed = marginals.upper <= 0
+    reachable = np.zeros(len(closed), bool)
+    lost = np.empty(len(log_probs), bool)
+    for start in range(0, len(log_probs), CHECK_ROWS):
+        possible = np.isfinite(log_probs[start : start + CHECK_ROWS])
+        reachable |= possible.any(0)
+        lost[start : start + CHECK_ROWS] = ~possible[:, ~closed].any(1)
     if lost.any():
         raise ScoresError(
             f"row {int(np.flatnonzero(lost)[0])} ({int(lost.sum())} such) has no probability but in classes that may "
             "take no sample; give these a prior above 0"
+        )
+    starved = ~reachable & (marginals.lower > 0)
+    if starved.any():
+        raise ScoresError(
+            f"class {int(np.flatnonzero(starved)[0])} ({int(starved.sum())} such) must take samples but has no "
+            "probability in any row; give it a prior of 0"
         )
