@@ -148,7 +148,8 @@ def _read_csv(path: Path) -> _Raw:
         # Ids such as "0001" must stay as they are, so the first column is read as text.
         with pa.csv.open_csv(path) as head:
             columns = head.schema.names
-        texts = {name: pa.string() for name in columns if name == columns[0] or name.lower() in OTHER_COLUMNS}
+        first = next((i for i, name in enumerate(columns) if i and name.lower() not in OTHER_COLUMNS), len(columns))
+        texts = dict.fromkeys(columns[:first], pa.string())
         options = pa.csv.ConvertOptions(column_types=texts)
         table = pa.csv.read_csv(path, convert_options=options)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
@@ -157,7 +158,6 @@ def _read_csv(path: Path) -> _Raw:
         raise ScoresError(
             f"{path}: the first column must be the id ({', '.join(ID_COLUMNS[:4])}, …), not {columns[0]!r}"
         )
-    first = next((i for i, name in enumerate(columns) if i and name.lower() not in OTHER_COLUMNS), len(columns))
     names = columns[first:]  # a class may well be called "target"; before the scores it is not a class
     refuse_duplicates(columns, f"the header of {path}")
     for name in names:

@@ -63,7 +63,8 @@ class _Array:
 
 
 def _from_bytes(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> Any:
-    return np.frombuffer(data, dtype.resolve()).reshape(shape, order=order)
+    values = np.frombuffer(data, dtype.resolve()) if data else np.empty(0, dtype.resolve())
+    return values.reshape(shape, order=order)
 
 
 def _array_from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str, *_: Any) -> _Array:
@@ -104,7 +105,8 @@ _NUMPY: dict[tuple[str, str], Callable[..., Any]] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Array() for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _array_from_buffer for core in ("core", "_core")},
-    ("_codecs", "encode"): _latin1,  # bytes in protocol 2
+    ("_codecs", "encode"): _latin1,  # bytes in protocols 0 to 2 …
+    **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # … and empty ones
     ("collections", "OrderedDict"): OrderedDict,
 }
 
