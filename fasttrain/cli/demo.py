@@ -28,7 +28,7 @@ def demo(
     result = run_demo(DemoSettings(out=out, seed=seed, device=device))
     say("")
     rows = [[name, remark, f"{accuracy:.4f}"] for name, accuracy, remark in result.accuracies]
-    print_table("Accuracy on the test part", ["", "how", "accuracy"], rows)
+    print_table("Accuracy on the test part", ["", "class counts used", "accuracy"], rows)
     say(result.sample.settings.describe_shift())
     figures = summary(result)
     hidden = () if json else ("samples", "shift", "top1", "pseudo")

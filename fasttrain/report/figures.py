@@ -104,7 +104,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, names: Sequence[st
     """
     counts = confusion_counts(true, predicted, len(names))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = float(np.clip(0.42 * len(names) + 1.4, 3.2, 8.0))
+    side = float(np.clip(0.36 * len(names) + 1.2, 3.2, 8.0))
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
@@ -121,7 +121,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, names: Sequence[st
                 colour = "white" if shares[row, column] > 0.5 else INK
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
 
-    return Figure(_svg(draw, side, side), caption, "Confusion matrix", wide=False)
+    return Figure(_svg(draw, side, side), caption, "Confusion matrix", wide=len(names) > MAX_WRITTEN_CLASSES)
 
 
 def confusion_counts(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -78,7 +78,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its caption; `alt` says in words what it shows."""
+    """A plot with its caption; `alt` says in words what it shows. Two that are not `wide` stand side by side."""
 
     kind: ClassVar[str] = "figure"
     image: Image

@@ -7,16 +7,20 @@ from fasttrain.report.page import Table
 
 
 def percent(share: float | None) -> str:
-    """``0.9126`` as ``91.3 %``; a dash for None."""
-    return "–" if share is None else f"{share:.1%}".replace("%", " %")
+    """``0.9126`` as ``91.3%``; a dash for None."""
+    return "–" if share is None else f"{share:.1%}"
 
 
-def accuracy_table(rows: Sequence[tuple[str, float | None, str]], caption: str = "") -> Table:
-    """Name, accuracy (0–1, None where unknown) and a remark a row; the highest accuracy is stressed."""
+def accuracy_table(rows: Sequence[tuple[str, float | None, str]], caption: str = "", heading: str = "remark") -> Table:
+    """A row each: name, accuracy (0–1, None where unknown), a remark. The highest accuracy is stressed.
+
+    Args:
+        heading: of the column of remarks.
+    """
     known = [accuracy for _, accuracy, _ in rows if accuracy is not None]
     best = [index for index, (_, accuracy, _) in enumerate(rows) if known and accuracy == max(known)]
     cells = [[name, remark, percent(accuracy)] for name, accuracy, remark in rows]
-    return Table(["", "how", "accuracy"], cells, caption, best, left=2)
+    return Table(["", heading, "accuracy"], cells, caption, best, left=2)
 
 
 def run_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], caption: str = "") -> Table:

@@ -44,7 +44,10 @@ def _accuracy(result: "DemoResult", shift: str) -> Section:
     kept += "." if pseudo["correct"] is None else f"; {percent(pseudo['correct'])} of these are right."
     table = accuracy_table(
         result.accuracies,
-        "Share of the test part's images that got their true label. True labels were used for nothing but this.",
+        "Share of the test part's images that got their true label. True labels are used to measure, here and below, "
+        "and for nothing else. The uniform class counts are known because the test part was made so; the last row "
+        "shows what the same method does with counts that are not true.",
+        "class counts used",
     )
     return Section("Accuracy on the test part", [Text(shift), Facts(facts), table, Text(kept)])
 
@@ -89,10 +92,13 @@ def _errors(result: "DemoResult") -> Section:
     mended = random.permutation(np.flatnonzero((before != true) & (after == true)))
     wrong = random.permutation(np.flatnonzero(after != true))
     right = random.permutation(np.flatnonzero((before == true) & (after == true)))
+    spoilt = int(((before == true) & (after != true)).sum())
     third = PICTURES // 3
     blocks = [
         _grid(result, mended[:third], f"{len(mended)} labels that re-distribution put right."),
-        _grid(result, wrong[:third], f"{len(wrong)} labels that are wrong in the end."),
+        _grid(
+            result, wrong[:third], f"{len(wrong)} labels that are wrong in the end; {spoilt} of them were right before."
+        ),
         _grid(result, right[:third], f"{len(right)} labels that were right all along."),
     ]
     return Section("Pictures of the test part", [block for block in blocks if block.pictures])

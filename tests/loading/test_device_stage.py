@@ -30,7 +30,7 @@ def nchw(images: torch.Tensor) -> torch.Tensor:
 def test_each_operation_is_torchvisions(pixels: torch.Tensor, number: int, strength: float) -> None:
     images = pixels.float() / 255
     factor = strength if number == 3 else 1 + strength
-    factors = np.tile(np.float32([1, 1, 1, 0]), (6, 1))
+    factors = np.tile(np.array([1, 1, 1, 0], np.float32), (6, 1))
     factors[:, number] = factor
     jitter = Jitter(factors, np.tile(np.arange(4), (6, 1)))
     expected = OPERATIONS[number](nchw(images), factor)

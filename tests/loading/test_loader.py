@@ -241,6 +241,13 @@ def test_a_pass_left_half_way_begins_again(keep_beton: Path) -> None:
             assert len(whole) == len(loader)
 
 
+def test_a_resumed_pass_left_half_way_begins_again_as_a_whole(keep_beton: Path) -> None:
+    with Loader(keep_beton, 5, view=TINY) as loader:
+        loader.load_state_dict({**loader.state_dict(), "offset": 10})
+        assert next(iter(loader)).ids.tolist() == [10, 11, 12, 13, 14]
+        assert rows_of(loader) == list(range(20))
+
+
 # --- lifetime ---------------------------------------------------------------------------------------------------------
 
 
@@ -275,10 +282,32 @@ def test_passes_re_use_the_threads_and_abandoned_ones_leave_no_work(keep_beton: 
         assert len(list(loader)) == 10
 
 
+def test_an_abandoned_pass_is_not_read_to_its_end(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loader(keep_beton, 5, view=TINY, threads=1, prefetch=3) as loader:
+        decode, decoded = loader.dataset.decode, []
+
+        def slowly(row: int) -> np.ndarray:
+            decoded.append(row)
+            time.sleep(0.01)
+            return decode(row)
+
+        monkeypatch.setattr(loader.dataset, "decode", slowly)
+        passing = iter(loader)
+        next(passing)
+        passing.close()  # what leaving a for loop does
+        time.sleep(0.3)
+        assert len(decoded) < 10
+
+
 def test_no_more_is_read_ahead_than_asked_for(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Loader(keep_beton, 2, view=TINY, threads=2, prefetch=2) as loader:
         decode, decoded = loader.dataset.decode, []
-        monkeypatch.setattr(loader.dataset, "decode", lambda row: (decoded.append(row), decode(row))[1])
+
+        def noted(row: int) -> np.ndarray:
+            decoded.append(row)
+            return decode(row)
+
+        monkeypatch.setattr(loader.dataset, "decode", noted)
         passing = iter(loader)
         next(passing)
         time.sleep(0.2)

@@ -60,6 +60,13 @@ def test_crops_are_distributed_as_those_of_torchvision(size: tuple[int, int]) ->
         )
 
 
+def test_every_place_of_a_box_is_equally_likely() -> None:
+    boxes = plan(train_view(scale=(0.25, 0.25), ratio=(1, 1)), [(4, 4)] * 9000).boxes
+    places, counts = np.unique(boxes, axis=0, return_counts=True)
+    assert places.tolist() == [[left, top, 2, 2] for left in range(3) for top in range(3)]
+    assert (np.abs(counts - 1000) < 160).all()
+
+
 def test_without_a_fitting_crop_the_central_box_is_taken_as_torchvision_does() -> None:
     for size in ((1000, 10), (10, 1000)):
         view = train_view(scale=(0.9, 1.0))

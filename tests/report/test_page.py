@@ -53,7 +53,7 @@ def test_nothing_is_fetched_from_outside() -> None:
 
 
 def test_hostile_names_are_only_text() -> None:
-    plain, hostile = Tags(render(full_page("a class"))), Tags(render(full_page(HOSTILE)))
+    plain, hostile = Tags(render(full_page("a class of its own"))), Tags(render(full_page(HOSTILE)))
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
     assert [sorted(attributes) for _, attributes in hostile.tags] == [
         sorted(attributes) for _, attributes in plain.tags
@@ -98,11 +98,11 @@ def test_thumbnails_keep_the_shape_and_stay_small() -> None:
 
 def test_tables_of_accuracies_and_runs() -> None:
     table = accuracy_table([("a", 0.5, ""), ("b", None, ""), ("c", 0.75, "")])
-    assert [row[-1] for row in table.rows] == ["50.0 %", "–", "75.0 %"]
+    assert [row[-1] for row in table.rows] == ["50.0%", "–", "75.0%"]
     assert list(table.strong) == [2]
     records = [{"epoch": 0, "train_loss": 2.0}, {"epoch": 1, "train_loss": 1.0, "val_top1": 0.25, "images_per_s": 1234}]
     assert list(run_table({"r": records, "empty": []}).rows) == [
-        ["r", "2", "1.000", "–", "25.0 %", "1,234", "–"],
+        ["r", "2", "1.000", "–", "25.0%", "1,234", "–"],
         ["empty", "0", "–", "–", "–", "–", "–"],
     ]
-    assert percent(1.0) == "100.0 %"
+    assert percent(1.0) == "100.0%"
