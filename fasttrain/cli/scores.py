@@ -1,7 +1,7 @@
 """Commands about score tables: the group ``scores``, and ensemble, redistribute, pseudo, submit."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,22 +33,27 @@ def import_(
     source: Annotated[Path, typer.Argument(help=".csv, .csv.gz, .npy, .npz or .pkl (read without running code).")],
     out: Annotated[Path, typer.Option(help="The score table to write (.arrow).")],
     kind: Annotated[Literal["logits", "log_probs", "probs"], typer.Option(help="What the scores are.")],
-    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, in column order.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, one a line, in column order [default: the header, or 0, 1, …].")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels: a CSV file with the header id,label.")] = None,
     ids: Annotated[Path | None, typer.Option(help="Ids, one a line, for NumPy files without them.")] = None,
+    val_top1: Annotated[
+        float | None, typer.Option(help="The model's top-1 (0-1) on its validation set, for --weights accuracy.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Turn a file of scores into a score table."""
     from fasttrain.scores.imports import import_scores
 
-    table = import_scores(source, kind, classes=classes, labels=labels, ids=ids)
+    table = import_scores(source, kind, classes=classes, labels=labels, ids=ids, val_top1=val_top1)
     table.write(out)
     finish({"samples": len(table), "classes": len(table.classes), "out": str(out)}, json)
 
 
 def export(
     table: Table,
-    out: Annotated[Path, typer.Option(help=".csv, .json, .npz or .pkl; .csv.zip and .json.zip are zipped.")],
+    out: Annotated[Path, typer.Option(help=".csv, .json, .npz or .pkl; .csv and .json also with .zip or .gz.")],
     header: Annotated[bool, typer.Option("--header/--no-header", help="Header line of a CSV.")] = True,
     json: JsonOption = False,
 ) -> None:
@@ -76,15 +81,19 @@ def ensemble(
         str, typer.Option(help="uniform, one number a table (0.35,0.30,0.35), or accuracy (stored validation top-1).")
     ] = "uniform",
     space: Annotated[Literal["logits", "probs", "log_probs"], typer.Option(help="What is averaged.")] = "probs",
-    factor: Annotated[float, typer.Option(help="Exponent of --weights accuracy.")] = 1.0,
+    factor: Annotated[float | None, typer.Option(help="Exponent of --weights accuracy [default: 1].")] = None,
     json: JsonOption = False,
 ) -> None:
     """Combine the scores of several models."""
+    from fasttrain.scores.ensemble import DEFAULT_FACTOR
     from fasttrain.scores.ensemble import ensemble as combine
     from fasttrain.scores.table import ScoreTable
 
+    if factor is not None and weights != "accuracy":
+        raise typer.BadParameter("an exponent belongs to --weights accuracy", param_hint="--factor")
     chosen = weights if weights in ("uniform", "accuracy") else _numbers(weights)
-    result = combine([ScoreTable.read(path) for path in tables], weights=chosen, space=space, factor=factor)
+    exponent = DEFAULT_FACTOR if factor is None else factor
+    result = combine([ScoreTable.read(path) for path in tables], weights=chosen, space=space, factor=exponent)
     result.write(out)
     top1 = result.accuracy(result.argmax())
     figures = {"samples": len(result), "tables": len(tables), "weights": result.meta["weights"]}
@@ -98,23 +107,29 @@ def redistribute(
         Literal["sinkhorn", "greedy-k"], typer.Option(help="Optimal transport, or the published heuristic as baseline.")
     ] = "sinkhorn",
     prior: Annotated[
-        str, typer.Option(help="Share of each class: uniform, or a CSV file of class and count.")
-    ] = "uniform",
+        str | None,
+        typer.Option(help="Share of each class: uniform, or a CSV file of class and count [default: uniform]."),
+    ] = None,
     equality: Annotated[bool, typer.Option("--equality", help="Counts exactly as the prior says.")] = False,
     lower: Annotated[
-        str, typer.Option(help="Least count of a class: a factor of prior × N (0.9x), or a count.")
-    ] = "0.9x",
-    upper: Annotated[str, typer.Option(help="Largest count of a class, likewise.")] = "1.1x",
-    eps: Annotated[float, typer.Option(help="Temperature on log-probabilities.")] = 0.2,
+        str | None,
+        typer.Option(help="Least count of a class: a factor of prior × N, or a count [default: 0.9x]."),
+    ] = None,
+    upper: Annotated[str | None, typer.Option(help="Largest count of a class, likewise [default: 1.1x].")] = None,
+    eps: Annotated[float | None, typer.Option(help="Temperature on log-probabilities [default: 0.2].")] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Marginal error at which to stop, as a share of the samples.")
-    ] = 1e-3,
+        float | None,
+        typer.Option(help="Marginal error at which to stop, as a share of the samples [default: 0.001]."),
+    ] = None,
     round_: Annotated[
-        Literal["argmax", "greedy", "exact"],
-        typer.Option("--round", help="From plan to labels; greedy and exact keep the bounds exactly."),
-    ] = "argmax",
+        Literal["argmax", "greedy", "exact"] | None,
+        typer.Option("--round", help="From plan to labels; greedy and exact keep the bounds [default: argmax]."),
+    ] = None,
     k: Annotated[
         int | None, typer.Option("--k", help="For greedy-k: samples that a class should have at least.")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Where the passes over the scores run [default: cpu].")
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also show how the labels depend on eps and bounds.")
@@ -127,16 +142,25 @@ def redistribute(
     from fasttrain.scores import redistribute as room
     from fasttrain.scores.table import ScoreTable
 
-    values = {"method": method, "prior": prior, "equality": equality, "lower": lower, "upper": upper}
-    values |= {"eps": eps, "tolerance": tolerance, "round": round_, "k": k}
-    settings = load_settings(room.RedistributeSettings, values, "redistribute")
+    if sensitivity and method != "sinkhorn":
+        raise typer.BadParameter("a sensitivity table belongs to --method sinkhorn", param_hint="--sensitivity")
+    values: dict[str, Any] = {
+        "method": method,
+        "prior": prior,
+        "equality": equality or None,
+        "lower": lower,
+        "upper": upper,
+    }
+    values |= {"eps": eps, "tolerance": tolerance, "round": round_, "k": k, "device": device}
+    given = {key: value for key, value in values.items() if value is not None}  # what is left out has its default
+    settings = load_settings(room.RedistributeSettings, given, "redistribute")
     source = ScoreTable.read(table)
     result, report = room.redistribute(source, settings)
     result.write(out)
     if report["converged"] is False:
         say(
             f"warning: not converged after {report['iterations']} iterations (marginal error "
-            f"{report['marginal_error']:.2g}, wanted {tolerance:.2g}); raise --eps or widen the bounds"
+            f"{report['marginal_error']:.2g}, wanted {settings.tolerance:.2g}); raise --eps or widen the bounds"
         )
     if sensitivity:
         report["sensitivity"] = room.sensitivity(source, settings)
@@ -168,11 +192,15 @@ def submit(
     table: Table,
     out: Annotated[Path, typer.Option(help="The file to write; a name that ends in .zip is zipped.")],
     format_: Annotated[
-        Literal["csv", "json"], typer.Option("--format", help="id,label lines, or {id: index}.")
+        Literal["csv", "json"], typer.Option("--format", help="id,label lines, or {id: label}.")
     ] = "csv",
     use: UseOption = None,
-    label_as: Annotated[Literal["name", "index"], typer.Option(help="How a CSV writes labels.")] = "name",
+    label_as: Annotated[
+        Literal["name", "index"] | None,
+        typer.Option(help="How labels are written [default: names in CSV, indices in JSON]."),
+    ] = None,
     header: Annotated[bool, typer.Option("--header/--no-header", help="Header line of a CSV.")] = True,
+    zip_: Annotated[bool, typer.Option("--zip", help="Zip it, with .zip added to the name if need be.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a submission."""
@@ -180,7 +208,7 @@ def submit(
     from fasttrain.scores.table import ScoreTable
 
     result = write_submission(
-        ScoreTable.read(table), out, file_format=format_, use=use, label_as=label_as, header=header
+        ScoreTable.read(table), out, file_format=format_, use=use, label_as=label_as, header=header, zipped=zip_
     )
     finish(result, json)
 

@@ -9,7 +9,6 @@ from fasttrain.base.errors import ScoresError
 from fasttrain.scores.table import ScoreTable
 
 Space = Literal["logits", "probs", "log_probs"]
-BLOCK_ROWS = 4096
 DEFAULT_FACTOR = 1.0
 
 
@@ -44,11 +43,12 @@ def ensemble(
         _require_logits(tables)
     shares = _weights(tables, weights, factor, scale=space != "logits")
     scores = np.empty(tables[0].scores.shape, np.float32)
-    for start in range(0, len(scores), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
+    for block in tables[0].row_blocks():
         # float64: thresholds on ensembles of published scores are only met exactly without rounding in between
         total = np.zeros(scores[block].shape)
         for table, order, column, share in zip(tables, orders, columns, shares, strict=True):
+            if share == 0:  # else its -inf would make NaN
+                continue
             total += share * _values(table, order[block], space)[:, column]
         scores[block] = _normalised(total) if space == "log_probs" else total
     return ScoreTable(
@@ -142,9 +142,11 @@ def _validation_top1(table: ScoreTable, number: int) -> float:
     top1 = validation.get("val_top1")
     if not top1:
         raise ScoresError(
-            f"table {number + 1} stores no validation top-1 of its model; give numbers as weights, or train with --val"
+            f"table {number + 1} stores no validation top-1 of its model; give numbers as weights, train with --val, "
+            "or say it at the import (--val-top1)"
         )
-    if validation.get("data_fingerprint") == table.meta.get("data_fingerprint"):
+    measured_on = validation.get("data_fingerprint")
+    if measured_on is not None and measured_on == table.meta.get("data_fingerprint"):
         raise ScoresError(
             f"the validation figure of table {number + 1} was measured on the very samples that are ensembled, so "
             "weights from it would have seen their labels; predict another set, or use --weights uniform"

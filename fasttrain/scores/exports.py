@@ -17,16 +17,19 @@ from fasttrain.scores.table import ScoreTable
 def export_scores(table: ScoreTable, out: str | Path, *, header: bool = True) -> dict[str, Any]:
     """Write the scores in the format that the file's name says.
 
-    * ``.csv`` (or ``.csv.zip``): ``id`` and one column a class, every digit kept.
-    * ``.json`` (or ``.json.zip``): ``{id: index of the highest score}``.
+    * ``.csv``: ``id``, the class name in ``label`` where true labels are known, and one column a class, every digit
+      kept.
+    * ``.json``: ``{id: index of the highest score}``.
     * ``.npz``: arrays ``ids``, ``scores``, ``classes``, ``labels``.
     * ``.pkl``: a mapping of ids to float32 arrays.
+
+    CSV and JSON are compressed where another ``.zip`` or ``.gz`` follows.
 
     Returns:
         {samples, out}.
     """
     path = Path(out)
-    name = path.name.removesuffix(".zip")
+    name = path.name.removesuffix(".zip").removesuffix(".gz")
     if name.endswith(".csv"):
         write_text(path, _csv(table, header))
     elif name.endswith(".json"):
@@ -48,10 +51,12 @@ def export_scores(table: ScoreTable, out: str | Path, *, header: bool = True) ->
 def _csv(table: ScoreTable, header: bool) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
+    labelled = header and bool((table.labels >= 0).any())  # without a header nobody could tell the column
+    names = [*table.classes, ""]  # label -1 is the last: unknown
     if header:
-        writer.writerow(["id", *table.classes])
-    for name, scores in zip(table.ids, table.scores, strict=True):
-        writer.writerow([name, *(str(score) for score in scores)])
+        writer.writerow(["id", *(["label"] if labelled else []), *table.classes])
+    for name, label, scores in zip(table.ids, table.labels, table.scores, strict=True):
+        writer.writerow([name, *([names[label]] if labelled else []), *(str(score) for score in scores)])
     return buffer.getvalue()
 
 

@@ -42,7 +42,7 @@ def write_pseudo_labels(
     confidence = _confidence(table, labels)
     kept = np.flatnonzero(confidence > threshold)
     with atomic_open(out, newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         for row in kept:
             name = table.classes[labels[row]]
@@ -55,5 +55,7 @@ def _confidence(table: ScoreTable, labels: np.ndarray) -> np.ndarray:
     """(N,) float64: probability of each label, from the transport plan if the labels are its."""
     if labels is table.assigned and table.assigned_p is not None:
         return table.assigned_p.astype(np.float64)
-    probs = table.probs()
-    return probs[np.arange(len(table)), labels]
+    confidence = np.empty(len(table))
+    for rows in table.row_blocks():
+        confidence[rows] = np.take_along_axis(table.probs(rows), labels[rows, None].astype(np.int64), 1)[:, 0]
+    return confidence

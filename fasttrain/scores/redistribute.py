@@ -1,5 +1,6 @@
 """Labels re-distributed under what is known of the class counts."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from fasttrain.base.errors import ScoresError
 from fasttrain.scores.greedy_k import greedy_k
 from fasttrain.scores.marginals import UNIFORM, bounds, read_prior
 from fasttrain.scores.rounding import round_argmax, round_exact, round_greedy
-from fasttrain.scores.sinkhorn import Marginals, SinkhornResult, solve
+from fasttrain.scores.sinkhorn import solve
 from fasttrain.scores.table import ScoreTable
 
 SENSITIVITY_EPS = (0.1, 0.2, 0.5, 1.0)
@@ -29,7 +30,8 @@ class RedistributeSettings(Settings):
         eps: temperature on log-probabilities.
         tolerance: of the marginal error, as a share of the samples.
         round: from the plan to labels: ``argmax``, ``greedy`` or ``exact`` (the last two keep the bounds exactly).
-        k: samples that a class should have at least, for ``greedy-k``.
+        k: samples that a class should have at least, for ``greedy-k``, which has no other setting.
+        device: where the passes over the scores run: ``cpu`` (NumPy) or ``cuda`` (torch).
     """
 
     method: Literal["sinkhorn", "greedy-k"] = "sinkhorn"
@@ -41,11 +43,16 @@ class RedistributeSettings(Settings):
     tolerance: float = Field(default=1e-3, gt=0)
     round: Literal["argmax", "greedy", "exact"] = "argmax"
     k: int | None = Field(default=None, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @model_validator(mode="after")
-    def _k_with_greedy_k(self) -> "RedistributeSettings":
+    def _no_setting_without_effect(self) -> "RedistributeSettings":
         if (self.method == "greedy-k") != (self.k is not None):
             raise ValueError("k belongs to method greedy-k, which needs it")
+        if self.method == "greedy-k" and (idle := self.model_fields_set - {"method", "k"}):
+            raise ValueError(f"method greedy-k has no {', '.join(sorted(idle))}")
+        if self.equality and (idle := self.model_fields_set & {"lower", "upper"}):
+            raise ValueError(f"equality leaves no room for {' and '.join(sorted(idle))}; give one or the other")
         return self
 
 
@@ -66,9 +73,13 @@ def redistribute(table: ScoreTable, settings: RedistributeSettings | None = None
     prior = read_prior(settings.prior, table.classes)
     marginals = bounds(prior, len(table), settings.lower, settings.upper, settings.equality)
     log_probs = _log_probs32(table)
-    solution = solve(log_probs, marginals, eps=settings.eps, tolerance=settings.tolerance)
-    assigned = _round(log_probs, solution, marginals, settings.round)
-    assigned_p = _plan_entries(log_probs, solution, assigned)
+    passes = _passes(log_probs, settings.device)
+    solution = solve(log_probs, marginals, eps=settings.eps, tolerance=settings.tolerance, column_sums=passes)
+    assigned = round_exact(log_probs, marginals) if settings.round == "exact" else None
+    priced = np.add(log_probs, solution.potential.astype(np.float32), out=log_probs)  # a second matrix is not needed
+    if assigned is None:
+        assigned = round_greedy(priced, marginals) if settings.round == "greedy" else round_argmax(priced)
+    assigned_p = _plan_entries(priced, solution.eps, assigned)
     meta = {
         "method": "sinkhorn",
         "prior": settings.prior,
@@ -90,18 +101,18 @@ def sensitivity(table: ScoreTable, settings: RedistributeSettings) -> list[dict[
 
     Returns:
         A row for each pair: eps, lower, upper, changed, agreement (share of labels equal to those of `settings`),
-        converged, count_min, count_max.
+        converged, count_min, count_max. All by argmax rounding: whole counts need not exist within every interval.
     """
     if settings.method != "sinkhorn":
         raise ScoresError("a sensitivity table belongs to method sinkhorn")
+    settings = settings.model_copy(update={"round": "argmax"})
     reference, _ = redistribute(table, settings)
-    assert reference.assigned is not None
     rows = []
     for eps in SENSITIVITY_EPS:
         for low, high in SENSITIVITY_BOUNDS:
             changed = {"eps": eps, "lower": f"{low}x", "upper": f"{high}x", "equality": False}
             result, report = redistribute(table, settings.model_copy(update=changed))
-            agreement = float(np.equal(result.assigned, reference.assigned).mean())
+            agreement = float((result.predictions("assigned") == reference.predictions("assigned")).mean())
             figures = {key: report[key] for key in ("changed", "converged", "count_min", "count_max")}
             rows.append({"eps": eps, "lower": low, "upper": high, "agreement": agreement, **figures})
     return rows
@@ -126,19 +137,25 @@ def _log_probs32(table: ScoreTable) -> np.ndarray:
     return result
 
 
-def _round(log_probs: np.ndarray, solution: SinkhornResult, marginals: Marginals, how: str) -> np.ndarray:
-    priced = log_probs + solution.potential.astype(np.float32)
-    if how == "argmax":
-        return round_argmax(priced)
-    return round_greedy(priced, marginals) if how == "greedy" else round_exact(priced, marginals)
+def _passes(log_probs: np.ndarray, device: str) -> Callable[[np.ndarray, float], np.ndarray] | None:
+    """The pass over the scores on a device; None for the solver's own, on the CPU."""
+    if device == "cpu":
+        return None
+    import torch
+
+    from fasttrain.kernels.softmax_colsum_torch import TorchColumnSums
+
+    if not torch.cuda.is_available():
+        raise ScoresError("torch sees no CUDA device on this machine; leave out --device cuda")
+    return TorchColumnSums(log_probs, device)
 
 
-def _plan_entries(log_probs: np.ndarray, solution: SinkhornResult, assigned: np.ndarray) -> np.ndarray:
-    """(N,) float32 entry of the transport plan at each assigned label."""
+def _plan_entries(priced: np.ndarray, eps: float, assigned: np.ndarray) -> np.ndarray:
+    """(N,) float32 entry of the transport plan ``softmax(priced / eps)`` at each assigned label."""
     entries = np.empty(len(assigned), np.float32)
     for start in range(0, len(assigned), PLAN_BLOCK_ROWS):
         block = slice(start, start + PLAN_BLOCK_ROWS)
-        exponent = (log_probs[block].astype(np.float64) + solution.potential) / solution.eps
+        exponent = priced[block].astype(np.float64) / eps
         exponent -= exponent.max(1, keepdims=True)
         plan = np.exp(exponent)
         chosen = np.take_along_axis(plan, assigned[block, None].astype(np.int64), 1)[:, 0]

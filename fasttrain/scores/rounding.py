@@ -7,6 +7,7 @@ from fasttrain.scores.sinkhorn import Marginals
 
 # Slots of the square assignment problem: more take minutes and gigabytes.
 EXACT_LIMIT = 40_000_000
+MARGIN_ROWS = 4096
 
 
 def round_argmax(priced: np.ndarray) -> np.ndarray:
@@ -15,7 +16,7 @@ def round_argmax(priced: np.ndarray) -> np.ndarray:
 
 
 def whole_bounds(marginals: Marginals, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (C,) int64 that whole counts can keep: rounded outwards under intervals, to sum N under equality."""
+    """Bounds (C,) int64 that whole counts can keep: rounded inwards under intervals, to sum N under equality."""
     if np.array_equal(marginals.lower, marginals.upper):
         counts = np.floor(marginals.lower).astype(np.int64)
         # Largest remainders first; the stable sort makes ties go to the first classes.
@@ -42,8 +43,7 @@ def round_greedy(priced: np.ndarray, marginals: Marginals) -> np.ndarray:
     counts = np.zeros(classes, np.int64)
     owed, left = int(lower.sum()), samples
     labels = np.empty(samples, np.int32)
-    top2 = np.partition(priced, -2, axis=1)[:, -2:] if classes > 1 else np.zeros((samples, 2))
-    for row in np.argsort(-(top2[:, 1] - top2[:, 0]), kind="stable"):
+    for row in np.argsort(-_margins(priced), kind="stable"):
         room = counts < upper
         if owed == left:  # every sample that is left is owed to a class below its lower bound
             room &= counts < lower
@@ -57,18 +57,32 @@ def round_greedy(priced: np.ndarray, marginals: Marginals) -> np.ndarray:
     return labels
 
 
-def round_exact(priced: np.ndarray, marginals: Marginals) -> np.ndarray:
+def _margins(priced: np.ndarray) -> np.ndarray:
+    """(N,) lead of each row's best class over its second, block by block."""
+    samples, classes = priced.shape
+    margins = np.zeros(samples, priced.dtype)
+    for start in range(0, samples if classes > 1 else 0, MARGIN_ROWS):
+        top2 = np.partition(priced[start : start + MARGIN_ROWS], -2, axis=1)[:, -2:]
+        margins[start : start + MARGIN_ROWS] = top2[:, 1] - top2[:, 0]
+    return margins
+
+
+def round_exact(log_probs: np.ndarray, marginals: Marginals) -> np.ndarray:
     """(N,) int32 labels of the largest summed log-probability within the bounds, by linear assignment.
 
     Each class has as many slots as its upper bound; those within the lower bound must be filled, which a price that
-    outweighs all else sees to (Jonker & Volgenant 1987, as in SciPy).
+    outweighs all else sees to (Crouse, 2016, doi:10.1109/TAES.2016.140952, as in SciPy).
+
+    Args:
+        log_probs: (N, C), without the dual potential: with it, intervals would reward classes at their lower bound.
+        marginals: bounds of the counts.
 
     Raises:
         ScoresError: too large, or no whole counts keep the bounds.
     """
     from scipy.optimize import linear_sum_assignment
 
-    samples, classes = priced.shape
+    samples, classes = log_probs.shape
     lower, upper = _feasible(marginals, samples)
     upper = np.minimum(upper, samples)
     slots = np.repeat(np.arange(classes), upper)
@@ -77,8 +91,9 @@ def round_exact(priced: np.ndarray, marginals: Marginals) -> np.ndarray:
             f"exact rounding of {samples} samples into {len(slots)} places is too large; use --round greedy"
         )
     # Log-probabilities of 0 are far below any other but finite, because the solver takes no infinities.
-    floor = priced[np.isfinite(priced)].min() - 50.0
-    value = np.where(np.isfinite(priced), priced, floor)
+    # float64, because the price of a place that must be filled would swallow float32's digits.
+    floor = float(log_probs[np.isfinite(log_probs)].min()) - 50.0
+    value = np.where(np.isfinite(log_probs), log_probs, floor).astype(np.float64)
     bonus = (value.max() - value.min() + 1.0) * samples
     within = np.arange(len(slots)) - np.repeat(np.cumsum(upper) - upper, upper)
     must = within < lower[slots]

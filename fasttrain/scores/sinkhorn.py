@@ -6,7 +6,9 @@ sums c and an update of the C numbers v (Cuturi, NeurIPS 2013; range constraints
 Shi, Shen & Yan, AAAI 2024, arXiv 2401.11418).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +19,9 @@ MAX_ITERATIONS_A_LEVEL = 2000
 FIRST_EPS = 1.0
 # Levels before the last only have to come near: their result is a start, not an answer.
 COARSE_TOLERANCE = 1e-2
+CHECK_ROWS = 4096
+# Steps are lengthened by this factor: a third fewer iterations; given up where the error grows instead of shrinking.
+OVER_RELAXATION = 1.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,14 @@ class SinkhornResult:
     sums: np.ndarray
 
 
-def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tolerance: float = 1e-3) -> SinkhornResult:
+def solve(
+    log_probs: np.ndarray,
+    marginals: Marginals,
+    *,
+    eps: float = 0.2,
+    tolerance: float = 1e-3,
+    column_sums: Callable[[np.ndarray, float], np.ndarray] | None = None,
+) -> SinkhornResult:
     """Solve to `tolerance`, reaching `eps` by halving from 1 with warm starts.
 
     Args:
@@ -77,9 +89,11 @@ def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tole
         marginals: bounds of the column sums.
         eps: temperature; small ones need many iterations.
         tolerance: largest summed violation of the bounds, as a share of N.
+        column_sums: the pass over `log_probs`, (v, eps) → (C,) sums of the plan's columns; by default on the CPU.
 
     Raises:
-        ScoresError: infeasible bounds, or a sample whose only possible classes take no sample.
+        ScoresError: infeasible bounds, a sample whose only possible classes take no sample, or a class that must take
+            samples and is possible for none.
     """
     if not eps > 0:
         raise ScoresError(f"eps must be above 0, not {eps}")
@@ -87,20 +101,25 @@ def solve(log_probs: np.ndarray, marginals: Marginals, *, eps: float = 0.2, tole
     marginals.check(samples)
     closed = marginals.upper <= 0
     v = np.where(closed, -np.inf, 0.0)
-    _refuse_lost_rows(log_probs, closed)
+    _refuse_impossible(log_probs, marginals)
+    sums_at = column_sums or partial(softmax_colsum, log_probs)
     levels = [level for level in _halving(eps) if level > eps] + [eps]
     iterations, error, sums = 0, np.inf, np.zeros(len(v))
     for index, level in enumerate(levels):
         if index:
             v = v * (levels[index - 1] / level)  # the potential eps * v is what carries over
         target = tolerance if level == eps else max(tolerance, COARSE_TOLERANCE)
-        for _ in range(MAX_ITERATIONS_A_LEVEL):
-            sums = softmax_colsum(log_probs, v, level)
+        least, step = np.inf, OVER_RELAXATION
+        for done in range(1, MAX_ITERATIONS_A_LEVEL + 1):
+            sums = sums_at(v, level)
             iterations += 1
             error = marginal_error(sums, marginals, samples)
-            if error <= target and _complementary(v, sums, marginals, samples) <= target:
+            distance = max(error, _complementary(v, sums, marginals, samples))
+            if distance <= target or done == MAX_ITERATIONS_A_LEVEL:
                 break
-            v = _update(v, sums, marginals)
+            step = 1.0 if distance > 2 * least else step
+            least = min(least, distance)
+            v = _next(v, sums, marginals, samples, step)
     converged = error <= tolerance and _complementary(v, sums, marginals, samples) <= tolerance
     return SinkhornResult(
         potential=eps * v,
@@ -126,6 +145,32 @@ def _halving(eps: float) -> list[float]:
         levels.append(level)
         level /= 2
     return levels
+
+
+def _next(v: np.ndarray, sums: np.ndarray, marginals: Marginals, samples: int, step: float) -> np.ndarray:
+    """The next dual: a step of the update, between two exact searches along the direction that moves no sample."""
+    start = _shifted(v, marginals, samples)
+    stretched = np.full_like(v, -np.inf)
+    open_ = marginals.upper > 0
+    stretched[open_] = start[open_] + step * (_update(start, sums, marginals)[open_] - start[open_])
+    return _shifted(stretched, marginals, samples)
+
+
+def _shifted(v: np.ndarray, marginals: Marginals, samples: int) -> np.ndarray:
+    """v plus the constant that maximises the dual, which is piecewise linear and concave in it.
+
+    A constant does not change the plan, so this costs no pass over the scores; but the update, which wants v = 0 in
+    classes within their bounds, finds the constant only in many small steps (5 to 9 times as many iterations at the
+    default bounds).
+    """
+    if np.array_equal(marginals.lower, marginals.upper):
+        return v
+    open_ = marginals.upper > 0
+    order = np.argsort(-v[open_], kind="stable")
+    # Slope of the dual just after the class of each rank has come up to 0.
+    slope = marginals.upper.sum() - samples - np.cumsum((marginals.upper - marginals.lower)[open_][order])
+    turn = int(np.argmax(slope <= 0)) if slope[-1] <= 0 else len(order) - 1
+    return v - v[open_][order[turn]]
 
 
 def _update(v: np.ndarray, sums: np.ndarray, marginals: Marginals) -> np.ndarray:
@@ -174,12 +219,22 @@ def _duality_gap(v: np.ndarray, sums: np.ndarray, marginals: Marginals) -> float
     return float(np.abs(support + offset * sums[open_]).sum())
 
 
-def _refuse_lost_rows(log_probs: np.ndarray, closed: np.ndarray) -> None:
-    if not closed.any():
-        return
-    lost = np.isneginf(log_probs[:, ~closed]).all(1)
+def _refuse_impossible(log_probs: np.ndarray, marginals: Marginals) -> None:
+    closed = marginals.upper <= 0
+    reachable = np.zeros(len(closed), bool)
+    lost = np.empty(len(log_probs), bool)
+    for start in range(0, len(log_probs), CHECK_ROWS):
+        possible = np.isfinite(log_probs[start : start + CHECK_ROWS])
+        reachable |= possible.any(0)
+        lost[start : start + CHECK_ROWS] = ~possible[:, ~closed].any(1)
     if lost.any():
         raise ScoresError(
             f"row {int(np.flatnonzero(lost)[0])} ({int(lost.sum())} such) has no probability but in classes that may "
             "take no sample; give these a prior above 0"
+        )
+    starved = ~reachable & (marginals.lower > 0)
+    if starved.any():
+        raise ScoresError(
+            f"class {int(np.flatnonzero(starved)[0])} ({int(starved.sum())} such) must take samples but has no "
+            "probability in any row; give it a prior of 0"
         )

@@ -1,6 +1,7 @@
 """The score table: one row of scores a sample, joined by string id, as one memory-mappable Arrow file."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +15,8 @@ from fasttrain.base.errors import ScoresError
 Kind = Literal["logits", "log_probs", "probs"]
 Rows = slice | np.ndarray
 FORMAT_VERSION = 1
+# Whole-matrix work goes in row blocks of about so many entries, so that its float64 copies stay small.
+BLOCK_ENTRIES = 1 << 21
 
 
 @dataclass
@@ -69,29 +72,47 @@ class ScoreTable:
                 raise ScoresError(f"{len(values)} {name} do not fit {rows} samples")
         if int(self.labels.max()) >= columns or int(self.labels.min()) < -1:
             raise ScoresError(f"labels must be 0 to {columns - 1}, or -1 for unknown")
+        if self.assigned is not None and not 0 <= int(self.assigned.min()) <= int(self.assigned.max()) < columns:
+            raise ScoresError(f"assigned labels must be 0 to {columns - 1}")
 
     def _check_values(self) -> None:
-        bad = np.isnan(self.scores).any(1) | np.isposinf(self.scores).any(1)
-        if self.kind == "probs":
-            bad |= (self.scores < 0).any(1)
-        else:
-            # -inf is the logarithm of 0; a row of nothing else says nothing
-            bad |= np.isneginf(self.scores).all(1)
+        bad = np.empty(len(self), bool)
+        for rows in self.row_blocks():
+            block = self.scores[rows]
+            top, least = block.max(1), block.min(1)  # NaN goes through both
+            bad[rows] = np.isnan(top) | np.isposinf(top)
+            if self.kind == "probs":
+                bad[rows] |= (least < 0) | (top <= 0)
+            else:
+                # -inf is the logarithm of 0; a row of nothing else says nothing
+                bad[rows] |= np.isneginf(top)
+            if self.kind == "log_probs" and (top > 0.01).any():
+                first = self.ids[rows.start + int((top > 0.01).argmax())]
+                raise ScoresError(f"log-probabilities are at most 0, those of {first!r} are not; are they logits?")
         if bad.any():
             first = [self.ids[row] for row in np.flatnonzero(bad)[:3]]
             raise ScoresError(
-                f"{int(bad.sum())} samples have scores that are no {self.kind} (not a number, infinite or negative "
-                f"probabilities): {', '.join(first)}, …; predict them again"
+                f"{int(bad.sum())} samples have scores that are no {self.kind} (not a number, infinite, or negative or "
+                f"all-zero probabilities): {', '.join(first)}, …; predict them again"
             )
+
+    def row_blocks(self) -> Iterator[slice]:
+        """Consecutive rows that cover the table, about `BLOCK_ENTRIES` scores each."""
+        step = max(1, BLOCK_ENTRIES // len(self.classes))
+        for start in range(0, len(self), step):
+            yield slice(start, min(start + step, len(self)))
 
     # --- values -----------------------------------------------------------------------------------------------------
 
     def log_probs(self, rows: Rows = slice(None)) -> np.ndarray:
-        """(n, C) float64 log-probabilities of `rows`, normalised so that each row's probabilities sum to 1."""
+        """(n, C) float64 log-probabilities of `rows`, normalised so that each row's probabilities sum to 1.
+
+        A stored probability of 0 counts as the smallest number that its type can hold: it was rounded to 0, and taken
+        for impossible it would let a single model veto a class.
+        """
         scores = self.scores[rows].astype(np.float64)
         if self.kind == "probs":
-            with np.errstate(divide="ignore"):
-                scores = np.log(scores)
+            scores = np.log(np.maximum(scores, float(np.finfo(self.scores.dtype).smallest_subnormal)))
         top = scores.max(1, keepdims=True)
         return scores - (top + np.log(np.exp(scores - top).sum(1, keepdims=True)))
 
@@ -164,7 +185,7 @@ class ScoreTable:
             raise ScoresError(f"{path} is a score table of version {version}; this fasttrain reads {FORMAT_VERSION}")
         try:
             return cls._from_arrow(table, header)
-        except (KeyError, pa.ArrowInvalid, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, pa.ArrowException, ValueError) as error:
             raise ScoresError(f"{path} is damaged: {error}") from None
         except ScoresError as error:
             raise ScoresError(f"{path}: {error}") from None

@@ -65,6 +65,32 @@ def test_errors_are_sentences_and_leave_nothing(tables, tmp_path):
     assert not (tmp_path / "e.arrow").exists()
 
 
+def test_options_without_effect_are_refused(tables, tmp_path):
+    out = ("--out", tmp_path / "o.arrow")
+    for arguments, code, message in (
+        (("ensemble", *tables, *out, "--factor", "2"), 2, "--factor"),
+        (("redistribute", tables[0], *out, "--equality", "--lower", "5"), 1, "no room for lower"),
+        (("redistribute", tables[0], *out, "--method", "greedy-k", "--k", "5", "--eps", "1"), 1, "no eps"),
+        (("redistribute", tables[0], *out, "--method", "greedy-k", "--k", "5", "--sensitivity"), 2, "--sensitivity"),
+    ):
+        failed = fasttrain(*arguments, ok=False)
+        assert failed["code"] == code
+        assert message in failed["error"]
+    assert not (tmp_path / "o.arrow").exists()
+
+
+def test_the_baseline_and_the_sensitivity_table(tables, tmp_path):
+    out = ("--out", tmp_path / "o.arrow")
+    baseline = fasttrain("redistribute", tables[0], *out, "--method", "greedy-k", "--k", "15")
+    assert baseline["converged"] is None
+    assert baseline["samples"] == 60
+    rows = fasttrain("redistribute", tables[0], *out, "--sensitivity", "--round", "exact")["sensitivity"]
+    assert len(rows) == 16
+    assert all(0 <= row["agreement"] <= 1 for row in rows)
+    zipped = fasttrain("submit", tmp_path / "o.arrow", "--zip", "--out", tmp_path / "s.csv")
+    assert Path(zipped["out"]).name == "s.csv.zip"
+
+
 def test_the_published_pseudo_labels_come_out(shared_data, tmp_path):
     """softmax(0.35 convnext + 0.30 deit + 0.35 volo) above 0.5, against the file its authors published.
 
@@ -96,13 +122,16 @@ def test_the_published_pseudo_labels_come_out(shared_data, tmp_path):
 
 def test_scores_do_without_torch(tables, tmp_path):
     code = (
-        "import sys; sys.argv[1:] = sys.argv[1:]\n"
+        "import sys\n"
         "from fasttrain.cli.app import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
         "sys.exit('torch' in sys.modules)"
     )
     for arguments in (
         ("ensemble", *tables, "--out", tmp_path / "e.arrow"),
+        ("scores", "show", tables[0]),
+        ("scores", "export", tables[0], "--out", tmp_path / "t.npz"),
+        ("scores", "import", tmp_path / "t.npz", "--kind", "logits", "--out", tmp_path / "i.arrow"),
         ("redistribute", tables[0], "--out", tmp_path / "r.arrow"),
         ("pseudo", tables[0], "--threshold", "0.5", "--out", tmp_path / "p.csv"),
         ("submit", tables[0], "--out", tmp_path / "s.csv"),

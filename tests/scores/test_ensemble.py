@@ -83,3 +83,25 @@ def test_weights_that_do_not_fit():
 def test_a_table_may_be_missing_nothing_and_have_nothing_more():
     with pytest.raises(ScoresError, match=r"has 's6'"):
         ensemble([make(1, order=np.arange(6)), make(2)])
+
+
+def test_a_weight_of_0_takes_a_table_out():
+    impossible = np.full((7, 3), -np.inf, np.float32)
+    impossible[:, 0] = 0
+    first = make(1)
+    got = ensemble([first, make(2, scores=impossible, kind="log_probs")], weights=[1.0, 0.0], space="log_probs")
+    np.testing.assert_allclose(np.exp(got.scores), softmax(first.scores.astype(np.float64)), rtol=1e-5)
+
+
+def test_a_probability_rounded_to_0_is_no_veto():
+    certain = np.zeros((7, 3), np.float16)
+    certain[:, 0] = 1
+    other = np.zeros((7, 3), np.float16)
+    other[:, 1] = 1
+    got = ensemble([make(1, scores=certain, kind="probs"), make(2, scores=other, kind="probs")], space="log_probs")
+    np.testing.assert_allclose(np.exp(got.scores)[:, :2], 0.5, atol=1e-2)
+
+
+def test_a_given_validation_figure_needs_no_fingerprint():
+    tables = [make(seed, meta={"validation": {"val_top1": top1}}) for seed, top1 in ((1, 0.5), (2, 0.75))]
+    assert ensemble(tables, weights="accuracy").meta["weights"] == pytest.approx([0.4, 0.6])

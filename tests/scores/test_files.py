@@ -169,3 +169,73 @@ def test_submissions(tmp_path, table):
     write_submission(table, tmp_path / "s.csv.zip", use="argmax", label_as="index", header=False)
     with zipfile.ZipFile(tmp_path / "s.csv.zip") as archive:
         assert archive.read("s.csv").decode() == '0001.jpg,0\n0002.jpg,2\n"x, y.jpg",1\n'
+
+
+def test_the_published_pickle_shapes(tmp_path):
+    """A list of mappings with single numbers beside the scores, a list of triples, and arrays under names."""
+    probs = (np.exp(SCORES) / np.exp(SCORES).sum(1, keepdims=True)).astype(np.float32)
+    mappings = [
+        {"filename": i, "scores": p, "pred_score": p.max(), "pred_label": 1, "pred_class": "0001"}
+        for i, p in zip(IDS, probs, strict=True)
+    ]
+    triples = [(i, "0001", p) for i, p in zip(IDS, probs, strict=True)]
+    for content in (mappings, triples, {"ids": np.array(IDS), "scores": probs}):
+        (tmp_path / "s.pkl").write_bytes(pickle.dumps(content))
+        table = import_scores(tmp_path / "s.pkl", "probs")
+        assert table.ids == IDS
+        np.testing.assert_array_equal(table.scores, probs)
+
+
+def test_columns_follow_the_names_in_the_header(tmp_path):
+    (tmp_path / "s.csv").write_text("id,dog,cat\nx,1,2\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    table = import_scores(tmp_path / "s.csv", "logits", classes=tmp_path / "classes.txt")
+    assert table.classes == ["cat", "dog"]
+    np.testing.assert_array_equal(table.scores, [[2, 1]])
+    (tmp_path / "classes.txt").write_text("cat\neel\n")
+    with pytest.raises(ScoresError, match="'dog'"):
+        import_scores(tmp_path / "s.csv", "logits", classes=tmp_path / "classes.txt")
+
+
+def test_true_labels_beside_the_scores_are_kept(tmp_path, table):
+    (tmp_path / "s.csv").write_text("imgs,label,0,1\nx,1,1,2\ny,0,1,2\n")
+    assert import_scores(tmp_path / "s.csv", "logits").labels.tolist() == [1, 0]
+    for name in ("t.csv", "t.csv.gz", "t.npz"):
+        export_scores(table, tmp_path / name)
+        back = import_scores(tmp_path / name, "logits")
+        assert back.labels.tolist() == [0, 2, -1]
+        assert back.classes == table.classes
+
+
+def test_a_class_may_be_called_target(tmp_path):
+    (tmp_path / "s.csv").write_text("id,bow,target\nx,1,2\n")
+    assert import_scores(tmp_path / "s.csv", "logits").classes == ["bow", "target"]
+
+
+def test_a_validation_figure_can_be_given(tmp_path, table):
+    export_scores(table, tmp_path / "s.csv")
+    imported = import_scores(tmp_path / "s.csv", "logits", val_top1=0.75)
+    assert imported.meta["validation"] == {"val_top1": 0.75}
+    with pytest.raises(ScoresError, match="at most 1"):
+        import_scores(tmp_path / "s.csv", "logits", val_top1=75.0)
+
+
+def test_damaged_files_are_sentences(tmp_path, table):
+    export_scores(table, tmp_path / "t.npz")
+    (tmp_path / "t.npz").write_bytes((tmp_path / "t.npz").read_bytes()[:-40])
+    with pytest.raises(ScoresError, match=r"t\.npz cannot be read"):
+        import_scores(tmp_path / "t.npz", "logits")
+    (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
+    export_scores(table, tmp_path / "t.csv")
+    with pytest.raises(ScoresError, match="not UTF-8"):
+        import_scores(tmp_path / "t.csv", "logits", classes=tmp_path / "classes.txt")
+
+
+def test_archives_name_their_content_and_repeat(tmp_path, table):
+    assert write_submission(table, tmp_path / "a.csv", zipped=True)["out"].endswith("a.csv.zip")
+    write_submission(table, tmp_path / "b.zip", file_format="json", label_as="name")
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        assert json.loads(archive.read("b.json"))["0001.jpg"] == "cat"
+    before = (tmp_path / "a.csv.zip").read_bytes()
+    write_submission(table, tmp_path / "a.csv.zip")
+    assert (tmp_path / "a.csv.zip").read_bytes() == before

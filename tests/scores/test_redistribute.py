@@ -14,7 +14,7 @@ from fasttrain.scores.greedy_k import greedy_k
 from fasttrain.scores.marginals import bounds, read_prior
 from fasttrain.scores.redistribute import RedistributeSettings, redistribute, sensitivity
 from fasttrain.scores.rounding import round_exact, round_greedy
-from fasttrain.scores.sinkhorn import Marginals, solve
+from fasttrain.scores.sinkhorn import Marginals, _next, _shifted, solve
 from fasttrain.scores.table import ScoreTable
 
 
@@ -249,3 +249,136 @@ def test_sensitivity_does_not_look_at_labels():
     assert sensitivity(with_labels, RedistributeSettings()) == sensitivity(without, RedistributeSettings())
     rows = sensitivity(without, RedistributeSettings())
     assert {row["agreement"] for row in rows if (row["eps"], row["lower"]) == (0.2, 0.9)} == {1.0}
+
+
+def dual(log_probs: np.ndarray, v: np.ndarray, marginals: Marginals, eps: float) -> float:
+    """The dual objective, to be maximised, in float64."""
+    exponent = log_probs / eps + v
+    top = exponent.max(1)
+    normalisers = (top + np.log(np.exp(exponent - top[:, None]).sum(1))).sum()
+    return float(marginals.lower @ np.maximum(v, 0) - marginals.upper @ np.maximum(-v, 0) - normalisers)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 1.1), (1.0, 1.0), (0.0, 1.1), (0.5, 3.0)])
+def test_the_dual_never_falls(low, high):
+    log_probs, _ = biased(300, 6)
+    marginals = Marginals(np.full(6, low * 50), np.full(6, high * 50))
+    v, values = np.zeros(6), []
+    for _ in range(60):
+        values.append(dual(log_probs, v, marginals, 0.2))
+        v = _next(v, softmax_colsum(log_probs, v, 0.2), marginals, 300, step=1.0)
+    assert (np.diff(values) >= -1e-9).all()
+    assert values[-1] > values[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 8), st.integers(0, 1000))
+def test_the_shift_is_the_best_constant(classes, seed):
+    generator = np.random.default_rng(seed)
+    v = generator.normal(size=classes) * 3
+    expected = generator.dirichlet(np.ones(classes)) * 40
+    marginals = Marginals(expected * 0.8, expected * 1.3)
+    log_probs = log_softmax(generator.normal(size=(40, classes)))
+    best = dual(log_probs, _shifted(v, marginals, 40), marginals, 0.5)
+    for constant in np.linspace(-8, 8, 41):
+        assert dual(log_probs, v + constant, marginals, 0.5) <= best + 1e-8
+
+
+def test_default_bounds_need_few_iterations():
+    log_probs, _ = biased(900, 30)
+    assert redistribute(table_of(log_probs))[1]["iterations"] < 100
+
+
+def test_a_plan_of_half_precision_scores_gives_the_same_labels():
+    log_probs, _ = biased(2000, 20)
+    table = table_of(log_probs)
+    half = ScoreTable(table.ids, table.scores.astype(np.float16), table.classes, "log_probs")
+    same = redistribute(table)[0].predictions("assigned") == redistribute(half)[0].predictions("assigned")
+    assert same.mean() >= 0.998
+
+
+def test_logits_and_their_log_probabilities_give_one_plan():
+    log_probs, _ = biased(200, 5)
+    shifted = log_probs + np.random.default_rng(0).normal(size=(200, 1)) * 5
+    table = table_of(log_probs)
+    logits = ScoreTable(table.ids, shifted.astype(np.float32), table.classes, "logits")
+    one, two = redistribute(table)[0], redistribute(logits)[0]
+    np.testing.assert_array_equal(one.assigned, two.assigned)
+    np.testing.assert_allclose(one.assigned_p, two.assigned_p, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (130, 33)])
+def test_the_torch_pass_agrees_with_numpy(monkeypatch, dtype, shape):
+    kernel = pytest.importorskip("fasttrain.kernels.softmax_colsum_torch")
+    monkeypatch.setattr(kernel, "BLOCK_ENTRIES", 200)
+    generator = np.random.default_rng(0)
+    scores = (generator.normal(size=shape) * 5).astype(dtype)
+    offsets = generator.normal(size=shape[1])
+    if shape[1] > 1:
+        offsets[0], scores[0, 1] = -np.inf, -np.inf
+    got = kernel.TorchColumnSums(scores, "cpu")(offsets, 0.3)
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, softmax_colsum(scores, offsets, 0.3), rtol=1e-4, atol=1e-6)
+
+
+def test_the_torch_pass_solves_the_same_plan():
+    kernel = pytest.importorskip("fasttrain.kernels.softmax_colsum_torch")
+    log_probs = biased(300, 6)[0].astype(np.float32)
+    marginals = Marginals(np.full(6, 45.0), np.full(6, 55.0))
+    passes = kernel.TorchColumnSums(log_probs, "cpu")
+    got, expected = solve(log_probs, marginals, column_sums=passes), solve(log_probs, marginals)
+    np.testing.assert_allclose(got.potential, expected.potential, atol=1e-4)
+
+
+def test_a_missing_gpu_is_a_sentence(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ScoresError, match="no CUDA device"):
+        redistribute(table_of(biased(20, 2)[0]), RedistributeSettings(device="cuda"))
+
+
+def test_a_class_that_is_possible_for_none_is_refused_at_once():
+    log_probs, _ = biased(40, 4)
+    log_probs[:, 2] = -np.inf
+    with pytest.raises(ScoresError, match="class 2"):
+        redistribute(table_of(log_softmax(log_probs)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 6), st.integers(2, 3), st.integers(0, 1000))
+def test_exact_rounding_under_intervals_is_the_best_of_all(samples, classes, seed):
+    generator = np.random.default_rng(seed)
+    values = log_softmax(generator.normal(size=(samples, classes)) * 4).astype(np.float32)
+    lower = np.array([float(generator.integers(0, samples // classes + 1)) for _ in range(classes)])
+    upper = np.minimum(lower + generator.integers(1, samples + 1, classes), samples)
+    if upper.sum() < samples:
+        upper[:] = samples
+    labels = round_exact(values, Marginals(lower, upper))
+    best = max(
+        sum(values[row, label] for row, label in enumerate(choice))
+        for choice in itertools.product(range(classes), repeat=samples)
+        if all(lower[c] <= choice.count(c) <= upper[c] for c in range(classes))
+    )
+    counts = np.bincount(labels, minlength=classes)
+    assert ((counts >= lower) & (counts <= upper)).all()
+    assert values[np.arange(samples), labels].sum() == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"equality": True, "lower": "0.5x"}, "no room for lower"),
+        ({"method": "greedy-k", "k": 3, "eps": 0.5}, "has no eps"),
+        ({"method": "greedy-k", "k": 3, "round": "exact", "prior": "uniform"}, "has no prior, round"),
+    ],
+)
+def test_settings_without_effect_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(RedistributeSettings, changes)
+
+
+def test_the_heuristic_takes_a_sample_twice_and_the_last_class_has_it():
+    # classes 1 and 2 both want row 0, served in order: class 2 keeps it and class 1 stays empty
+    probs = np.array([[0.4, 0.3, 0.3], [0.8, 0.1, 0.1], [0.9, 0.05, 0.05]])
+    assert greedy_k(probs, 1).tolist() == [2, 0, 0]

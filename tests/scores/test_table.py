@@ -93,3 +93,27 @@ def test_assigned_labels_are_used_where_they_are():
         table.predictions("assigned")
     table.assigned = np.zeros(6, np.int32)
     assert table.predictions() is table.assigned
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"assigned": np.array([0, 1, 2, 3, 4, 0])}, "assigned labels must be 0 to 3"),
+        ({"assigned": np.array([0, 1, -1, 3, 0, 0])}, "assigned labels must be 0 to 3"),
+        ({"scores": np.full((6, 4), 2.0, np.float32), "kind": "log_probs"}, "are they logits"),
+        ({"scores": np.zeros((6, 4), np.float32), "kind": "probs"}, "all-zero"),
+        ({"scores": np.full((6, 4), np.inf, np.float16)}, "infinite"),
+    ],
+)
+def test_more_that_does_not_fit(changes, message):
+    with pytest.raises(ScoresError, match=message):
+        make(**changes)
+
+
+def test_checks_go_through_every_block(monkeypatch):
+    monkeypatch.setattr("fasttrain.scores.table.BLOCK_ENTRIES", 8)
+    scores = np.zeros((6, 4), np.float32)
+    scores[5, 3] = np.nan
+    with pytest.raises(ScoresError, match="s5"):
+        make(scores=scores)
+    assert [(rows.start, rows.stop) for rows in make().row_blocks()] == [(0, 2), (2, 4), (4, 6)]
