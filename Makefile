@@ -49,7 +49,7 @@ $(VENV)/.ready-ffcv: $(VENV)/.ready-dev
 
 wheel: $(VENV)/.ready-dev
 	@rm -rf dist build
-	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
 
 # Types and layers are checked on the installed package: in a checkout, kernels/ and beton_build/ lie beside fasttrain/.
 $(WHEEL_SITE): wheel

@@ -1,13 +1,15 @@
 """The real FFCV reads our files, and we read FFCV's. Skipped where FFCV is not installed."""
 
+import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fasttrain.beton_build import format as fmt
@@ -18,8 +20,17 @@ from fasttrain.beton_build.sources import SampleList, read_source
 from fasttrain.beton_build.writer import BetonWriter, EncodedImage
 
 # Where FFCV must be there, a missing one is a failure and not a skip.
-if not os.environ.get("FASTTRAIN_REQUIRE_FFCV"):
-    pytest.importorskip("ffcv", reason="FFCV is not installed (pip install 'fasttrain[ffcv]')", exc_type=ImportError)
+if importlib.util.find_spec("ffcv") is None and not os.environ.get("FASTTRAIN_REQUIRE_FFCV"):
+    pytest.skip("FFCV is not installed (pip install 'fasttrain[ffcv]')", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch_threads() -> Iterator[None]:
+    """Importing ffcv sets torch's threads to 1 for the whole process; other tests are to find them as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
 
 Pixels = Callable[..., np.ndarray]
 Encoded = Callable[..., bytes]
