@@ -47,6 +47,10 @@ def main() -> None:
             return json.loads(run("-c", "from fasttrain.cli.app import main; main()", *arguments, "--json"))
 
         run("-c", SCRIPT, str(site))
+        run(
+            "-c",
+            "from fasttrain.report.page import Page, render; assert '<style>' in render(Page('templates are there'))",
+        )
         assert fasttrain("build", "photos", "photos.beton")["samples"] == 8
         assert fasttrain("verify", "photos.beton")["ok"] is True
         assert fasttrain("info", "photos.beton")["classes"] == ["cat", "dog"]
