@@ -23,7 +23,8 @@ def demo(
 ) -> None:
     """Images to submission in two minutes: build, train, predict, ensemble, redistribute, pseudo, submit, report."""
     from fasttrain.base.console import print_table, say
-    from fasttrain.tools.demo import DemoSettings, run_demo, summary
+    from fasttrain.tools.demo import run_demo
+    from fasttrain.tools.demo_result import DemoSettings, summary
 
     result = run_demo(DemoSettings(out=out, seed=seed, device=device))
     say("")

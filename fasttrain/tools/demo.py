@@ -10,114 +10,37 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from fasttrain.base.atomic import atomic_open
-from fasttrain.base.config import Settings, load_settings
+from fasttrain.base.config import load_settings
 from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError
 from fasttrain.base.runs import RunFolder
 from fasttrain.scores.table import ScoreTable
-from fasttrain.tools.sample_data import SampleSet, SampleSettings, make_sample
+from fasttrain.tools.demo_report import write_report
+from fasttrain.tools.demo_result import (
+    BETONS,
+    IMAGES,
+    PRIOR,
+    PSEUDO,
+    REPORT,
+    RESULT,
+    RUNS,
+    SCORES,
+    SUBMISSION,
+    DemoResult,
+    DemoSettings,
+    ModelPlan,
+    summary,
+)
+from fasttrain.tools.sample_data import make_sample
 
 MARKER = ".fasttrain-demo"  # marks a folder as a demo's, so that no other is ever replaced
-IMAGES, RUNS, SCORES = "images", "runs", "scores"
-BETONS = ("train.beton", "train_val.beton", "test.beton")
-PRIOR, PSEUDO, SUBMISSION = "train_counts.csv", "pseudo.csv", "submission.csv"
-REPORT, RESULT = "report.html", "result.json"
 CONTENTS = (IMAGES, RUNS, SCORES, *BETONS, PRIOR, PSEUDO, SUBMISSION, REPORT, RESULT)
-
-
-class ModelPlan(Settings):
-    """A model of the demo, trained from scratch."""
-
-    name: str
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0)
-
-
-class DemoSettings(Settings):
-    """What the demo does; the defaults are what `fasttrain demo` runs.
-
-    Attributes:
-        out: the folder for everything.
-        seed: of images, split and training.
-        sample: how many images of which looks.
-        models: at least two, of different names.
-        val_fraction: share of the train part that is kept for validation.
-        size: image side in pixels.
-        batch_size: images a step.
-        threshold: probability above which a label is taken for a pseudo-label.
-        device: ``cpu``, ``cuda`` or None for the best one there is.
-        torch_threads: cores that a model's arithmetic takes on a CPU. Models this small gain next to nothing from a
-            second one, and lose much where the machine has other work.
-    """
-
-    out: Path = Path("demo_out")
-    seed: int = Field(default=0, ge=0)
-    sample: SampleSettings = SampleSettings()
-    models: tuple[ModelPlan, ...] = Field(
-        default=(
-            ModelPlan(name="test_resnet", epochs=20, lr=2e-3),
-            ModelPlan(name="test_vit", epochs=30, lr=2e-3),
-        ),
-        min_length=2,
-    )
-    val_fraction: float = Field(default=0.15, gt=0, lt=1)
-    size: int = Field(default=32, ge=8)
-    batch_size: int = Field(default=32, ge=1)
-    threshold: float = Field(default=0.9, ge=0, lt=1)
-    device: str | None = None
-    torch_threads: int = Field(default=1, ge=1)
-
-
-@dataclass
-class DemoResult:
-    """What a demo measured.
-
-    Attributes:
-        settings: what it ran with.
-        sample: the images.
-        commands: the command lines that do the same, in order.
-        scores: table of each model, by its name.
-        ensemble, redistributed, wrong_prior: the later tables; the last one was given the train part's class counts.
-        figures: what the steps returned, by their name.
-        metrics: lines of ``metrics.jsonl`` of each model.
-        seconds: of the whole.
-    """
-
-    settings: DemoSettings
-    sample: SampleSet
-    commands: list[str] = field(default_factory=list)
-    scores: dict[str, ScoreTable] = field(default_factory=dict)
-    ensemble: ScoreTable = None  # type: ignore[assignment]  # set by the step of that name
-    redistributed: ScoreTable = None  # type: ignore[assignment]
-    wrong_prior: ScoreTable = None  # type: ignore[assignment]
-    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    metrics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @cached_property
-    def accuracies(self) -> list[tuple[str, float, str]]:
-        """Name, accuracy on the test part and class counts used, for each model and each later table."""
-        tables = [(name, table, "none") for name, table in self.scores.items()]
-        tables += [
-            ("ensemble", self.ensemble, "none"),
-            ("re-distributed", self.redistributed, "uniform: the test part's"),
-            ("re-distributed, wrong counts", self.wrong_prior, "the train part's"),
-        ]
-        rows = []
-        for name, table, remark in tables:
-            accuracy = table.accuracy(table.predictions())
-            assert accuracy is not None  # every image of the test part has a label
-            rows.append((name, accuracy, remark))
-        return rows
 
 
 def run_demo(settings: DemoSettings | None = None) -> DemoResult:
@@ -126,8 +49,6 @@ def run_demo(settings: DemoSettings | None = None) -> DemoResult:
     Raises:
         ConfigError: the folder holds something that is not a demo's.
     """
-    from fasttrain.tools.demo_report import write_report
-
     settings = settings or DemoSettings()
     started = time.monotonic()
     prepare_folder(settings.out)
@@ -147,19 +68,6 @@ def run_demo(settings: DemoSettings | None = None) -> DemoResult:
     with atomic_open(settings.out / RESULT) as file:
         json.dump(summary(demo.result), file, indent=2)
     return demo.result
-
-
-def summary(result: DemoResult) -> dict[str, Any]:
-    """What ``fasttrain demo --json`` prints."""
-    return {
-        "out": str(result.settings.out),
-        "report": str(result.settings.out / REPORT),
-        "samples": {"train": int(result.sample.train_counts.sum()), "test": int(result.sample.test_counts.sum())},
-        "shift": result.sample.settings.describe_shift(),
-        "top1": {name: accuracy for name, accuracy, _ in result.accuracies},
-        "pseudo": {key: result.figures["pseudo"][key] for key in ("kept", "samples")},
-        "seconds": result.seconds,
-    }
 
 
 @contextmanager

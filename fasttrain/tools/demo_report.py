@@ -1,7 +1,6 @@
 """The demo's report: accuracies, curves, label counts, confusion matrix, pictures, commands."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,14 +9,12 @@ from fasttrain.report.figures import confusion_matrix, label_counts, training_cu
 from fasttrain.report.page import Commands, Facts, Grid, Page, Section, Text, write_page
 from fasttrain.report.pictures import picture_grid
 from fasttrain.report.tables import accuracy_table, percent, run_table
-
-if TYPE_CHECKING:
-    from fasttrain.tools.demo import DemoResult
+from fasttrain.tools.demo_result import BETONS, DemoResult
 
 PICTURES = 24
 
 
-def write_report(result: "DemoResult", path: Path) -> Path:
+def write_report(result: DemoResult, path: Path) -> Path:
     """Write the report of a finished demo."""
     shift = result.sample.settings.describe_shift()
     sections = [_accuracy(result, shift), _training(result), _labels(result), _errors(result)]
@@ -29,7 +26,7 @@ def write_report(result: "DemoResult", path: Path) -> Path:
     return write_page(Page("fasttrain demo", subtitle, sections), path)
 
 
-def _accuracy(result: "DemoResult", shift: str) -> Section:
+def _accuracy(result: DemoResult, shift: str) -> Section:
     accuracy = {name: value for name, value, _ in result.accuracies}
     sample, pseudo = result.sample, result.figures["pseudo"]
     facts = {
@@ -52,7 +49,7 @@ def _accuracy(result: "DemoResult", shift: str) -> Section:
     return Section("Accuracy on the test part", [Text(shift), Facts(facts), table, Text(kept)])
 
 
-def _training(result: "DemoResult") -> Section:
+def _training(result: DemoResult) -> Section:
     curves = training_curves(
         result.metrics,
         "Validation is on a part of the train images, which the test part's shift does not touch: "
@@ -61,7 +58,7 @@ def _training(result: "DemoResult") -> Section:
     return Section("Training", [curves, run_table(result.metrics)])
 
 
-def _labels(result: "DemoResult") -> Section:
+def _labels(result: DemoResult) -> Section:
     classes, true = result.ensemble.classes, result.ensemble.labels
     before, after = result.ensemble.argmax(), result.redistributed.predictions()
     figures = result.figures["redistributed"]
@@ -84,7 +81,7 @@ def _labels(result: "DemoResult") -> Section:
     )
 
 
-def _errors(result: "DemoResult") -> Section:
+def _errors(result: DemoResult) -> Section:
     """Some images of the test part: put right by re-distribution, wrong in the end, right all along."""
     before, after = result.ensemble.argmax(), result.redistributed.predictions()
     true = result.ensemble.labels
@@ -104,10 +101,10 @@ def _errors(result: "DemoResult") -> Section:
     return Section("Pictures of the test part", [block for block in blocks if block.pictures])
 
 
-def _grid(result: "DemoResult", rows: np.ndarray, caption: str) -> Grid:
+def _grid(result: DemoResult, rows: np.ndarray, caption: str) -> Grid:
     classes, table = result.ensemble.classes, result.redistributed
     after = table.predictions()
-    with BetonReader(result.settings.out / "test.beton") as reader:
+    with BetonReader(result.settings.out / BETONS[-1]) as reader:
         row_of = {name: row for row, name in enumerate(reader.ids)}
         images = [reader.image(row_of[table.ids[row]]) for row in rows]
     true = [classes[table.labels[row]] for row in rows]

@@ -10,6 +10,7 @@ import pytest
 from fasttrain.cli.app import main
 from fasttrain.scores.table import ScoreTable
 from fasttrain.tools import demo
+from fasttrain.tools.demo_result import DemoResult, DemoSettings
 from fasttrain.tools.sample_data import SampleSet, SampleSettings
 
 
@@ -20,10 +21,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
-def measured(settings: demo.DemoSettings) -> demo.DemoResult:
+def measured(settings: DemoSettings) -> DemoResult:
     """What a demo would return that was right about one of two images."""
     counts = np.array([3, 2])
-    result = demo.DemoResult(settings, SampleSet(Path("train"), Path("test"), counts, counts, SampleSettings()))
+    result = DemoResult(settings, SampleSet(Path("train"), Path("test"), counts, counts, SampleSettings()))
     table = ScoreTable(["a", "b"], np.eye(2, dtype=np.float32), ["x", "y"], "logits", np.array([0, 0]))
     result.scores = {"some_model": table}
     result.ensemble = result.redistributed = result.wrong_prior = table
@@ -42,7 +43,7 @@ def test_options_reach_the_demo_and_json_is_one_object(monkeypatch, capsys) -> N
     seen = []
     monkeypatch.setattr(demo, "run_demo", lambda settings: seen.append(settings) or measured(settings))
     assert run(monkeypatch, "--out", "x", "--seed", "7", "--device", "cpu", "--json") == 0
-    assert seen == [demo.DemoSettings(out=Path("x"), seed=7, device="cpu")]
+    assert seen == [DemoSettings(out=Path("x"), seed=7, device="cpu")]
     out, err = capsys.readouterr()
     printed = json.loads(out)
     assert printed["top1"]["some_model"] == printed["top1"]["ensemble"] == 0.5

@@ -14,7 +14,8 @@ import torch
 from fasttrain.base.errors import ConfigError
 from fasttrain.cli.app import app
 from fasttrain.scores.table import ScoreTable
-from fasttrain.tools.demo import CONTENTS, MARKER, DemoResult, DemoSettings, ModelPlan, prepare_folder, run_demo
+from fasttrain.tools.demo import CONTENTS, MARKER, prepare_folder, run_demo
+from fasttrain.tools.demo_result import DemoResult, DemoSettings, ModelPlan
 from fasttrain.tools.sample_data import CLASS_NAMES, SampleSettings
 
 MODELS = ("test_resnet", "test_vit")
