@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fasttrain.base.process import local_rank, rank, world_size
+from fasttrain.base.process import default_threads, local_rank, rank, world_size
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,8 @@ def process_group(device: str | None = None) -> Iterator["torch.device"]:
     """
     import torch
 
+    # torch looks at the CPU affinity but not at a container's quota, and more threads than cores run many times slower.
+    torch.set_num_threads(min(torch.get_num_threads(), default_threads()))
     chosen = _device(torch, device)
     if world_size() == 1:
         yield chosen
