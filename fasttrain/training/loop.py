@@ -1,7 +1,7 @@
 """The step and the epoch.
 
 Nothing in the step loop makes the device wait: the loss stays on the device until the epoch's end, and only a job of
-several processes looks every `AGREE_EVERY` steps whether one of them was told to stop.
+several processes looks every `AGREE_EVERY` steps, and at the epoch's end, whether one of them was told to stop.
 """
 
 import math
@@ -54,11 +54,11 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
 
-    def agreed(self, step: int, device: torch.device) -> bool:
+    def agreed(self, step: int, last: bool, device: torch.device) -> bool:
         """True if any rank was asked to stop. All ranks call it after the same step, so that all stop there."""
         if world_size() == 1:
             return self.signal_name is not None
-        if step % AGREE_EVERY:
+        if step % AGREE_EVERY and not last:
             return False
         flag = torch.tensor(float(self.signal_name is not None), device=device)
         return bool(sum_over_ranks(flag).item())
@@ -70,13 +70,13 @@ class EpochFigures:
 
     Attributes:
         steps: optimisation steps done, counted from the epoch's beginning.
-        finished: False if a stop was asked for first.
+        stopped: a stop was asked for; the epoch may be over all the same.
         train_loss: mean loss a sample of the steps done in this process's lifetime.
         images_per_s, data_wait_fraction: throughput, and the share of the time spent waiting for the loader.
     """
 
     steps: int
-    finished: bool
+    stopped: bool
     train_loss: float
     images_per_s: float
     data_wait_fraction: float
@@ -144,14 +144,14 @@ def train_epoch(
     loss_sum = LaggedLoss(stepper.device)
     steps, waited = first_step, 0.0
     started = before = time.monotonic()
-    finished = True
+    stopped = False
     for batch in loader:
         waited += time.monotonic() - before
         stepper.step(batch, epoch * len(loader) + steps, loss_sum)
         monitor.step(epoch, steps, loss_sum, time.monotonic() - started, waited)
         steps += 1
-        if steps < len(loader) and stop.agreed(steps, stepper.device):
-            finished = False
+        stopped = stop.agreed(steps, steps == len(loader), stepper.device)
+        if stopped:
             break
         before = time.monotonic()
     # The one synchronisation of the epoch; the time is read after it, so that queued GPU work is counted.
@@ -163,4 +163,4 @@ def train_epoch(
             f"the training loss became {mean_loss} in epoch {epoch + 1}; lower --lr, warm up longer or turn off fp16 "
             "(the checkpoint of the epoch before is in the run folder)"
         )
-    return EpochFigures(steps, finished, mean_loss, samples / seconds, waited / seconds)
+    return EpochFigures(steps, stopped, mean_loss, samples / seconds, waited / seconds)

@@ -158,13 +158,10 @@ class Trainer:
         figures = train_epoch(self.stepper, self.train_loader, monitor, position.epoch, position.step, stop)
         position.images_per_s = figures.images_per_s
         position.data_wait_fraction = figures.data_wait_fraction
-        if not figures.finished:
+        if figures.steps < len(self.train_loader):
             position.step = figures.steps
             self._save_state(folder)
-            name = stop.signal_name or "a signal to another process"
-            raise TrainingError(
-                f"stopped by {name} in epoch {position.epoch + 1} after step {figures.steps}; add --resume to go on"
-            )
+            raise _stopped(stop, f"in epoch {position.epoch + 1} after step {figures.steps}")
         self._agree_on_statistics()
         with monitor.paused():
             validation = self._validate()
@@ -182,6 +179,8 @@ class Trainer:
         )
         position.epoch, position.step = position.epoch + 1, 0
         self._save_epoch(folder, validation, improved)
+        if figures.stopped and position.epoch < self.settings.epochs:
+            raise _stopped(stop, f"after epoch {position.epoch}")
 
     def _agree_on_statistics(self) -> None:
         average_buffers(self.stepper.unwrapped)
@@ -307,6 +306,11 @@ class Trainer:
             clip_norm=settings.optimizer.clip_norm,
             seed=settings.seed,
         )
+
+
+def _stopped(stop: StopRequest, where: str) -> TrainingError:
+    name = stop.signal_name or "a signal to another process"
+    return TrainingError(f"stopped by {name} {where}; add --resume to go on")
 
 
 def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:

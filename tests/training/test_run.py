@@ -90,10 +90,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.Stepper, "step", step)
-        try:
+        with pytest.raises(TrainingError, match="--resume"):
             train(interrupted)
-        except TrainingError as error:
-            assert "--resume" in str(error)
+    assert seen == stop_after
     result = train(interrupted, resume=True)
     assert equal(whole, read_state_dict(result.checkpoint))
     assert [record["epoch"] for record in RunFolder(result.run).read_metrics()] == [0, 1, 2]
