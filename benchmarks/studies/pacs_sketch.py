@@ -32,7 +32,7 @@ from torchvision.datasets import ImageFolder
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "pacs_sketch.json"
 TRAIN_DOMAINS = ("photo", "art_painting", "cartoon")
 MODEL = "tf_efficientnet_lite0"
-SETTINGS = {"epochs": 4, "batch_size": 32, "size": 128, "lr": 5e-4, "weight_decay": 0.05, "warmup_epochs": 1}
+SETTINGS = {"epochs": 4, "batch_size": 32, "size": 128, "lr": 1e-4, "weight_decay": 0.05, "warmup_epochs": 1}
 
 
 def make_tree(pacs: Path, folder: Path) -> tuple[Path, Path]:
@@ -96,10 +96,10 @@ def run_timm(train: Path, test: Path, weights: Path, seed: int) -> dict:
     steps = len(loader)
     scheduler = CosineLRScheduler(
         optimizer,
-        t_initial=steps * SETTINGS["epochs"],
+        t_initial=steps * (SETTINGS["epochs"] - SETTINGS["warmup_epochs"]),
         warmup_t=steps * SETTINGS["warmup_epochs"],
         warmup_lr_init=SETTINGS["lr"] / steps,
-        warmup_prefix=False,
+        warmup_prefix=True,
         t_in_epochs=False,
     )
     done = 0
