@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# setuptools warns at length that a checkout has folders named like its packages, which is how this one is meant.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHEEL_SITE := $(VENV)/wheel-site
 
 .PHONY: demo test setup check lint pytest wheel-smoke wheel clean

@@ -12,8 +12,11 @@ packages = ["fasttrain", *(f"fasttrain.{name}" for name in find_packages("fasttr
 for package, folder in MAPPED_FOLDERS.items():
     packages += [package, *(f"{package}.{name}" for name in find_packages(folder))]
 
+# Not a package, but setuptools takes every folder with data for one.
+packages.append("fasttrain.report.templates")
+
 setup(
     packages=packages,
     package_dir={"fasttrain": "fasttrain", **MAPPED_FOLDERS},
-    package_data={"fasttrain": ["py.typed"], "fasttrain.report": ["templates/*"]},
+    package_data={"fasttrain": ["py.typed"], "fasttrain.report.templates": ["*"]},
 )
