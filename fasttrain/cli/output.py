@@ -28,5 +28,5 @@ def _readable(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_readable(item) for item in value)
+        return "none" if not value else ", ".join(_readable(item) for item in value)
     return str(value)
