@@ -32,7 +32,7 @@ from torchvision.datasets import ImageFolder
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "pacs_sketch.json"
 TRAIN_DOMAINS = ("photo", "art_painting", "cartoon")
 MODEL = "tf_efficientnet_lite0"
-SETTINGS = {"epochs": 4, "batch_size": 32, "size": 128, "lr": 1e-4, "weight_decay": 0.05, "warmup_epochs": 1}
+SETTINGS = {"epochs": 4, "batch_size": 32, "size": 128, "lr": 5e-4, "weight_decay": 0.05, "warmup_epochs": 1}
 
 
 def make_tree(pacs: Path, folder: Path) -> tuple[Path, Path]:
