@@ -1,8 +1,8 @@
 """PACS, photo + art_painting + cartoon to sketch: `fasttrain train` beside a plain timm fine-tune.
 
-Both start from the same weights and take the same number of steps with the same augmentation (RandomResizedCrop
-0.08-1 bilinear, mirror), optimizer, schedule, batch size and image size; sketch is only looked at after the last epoch,
-so nothing is chosen on it. The plain fine-tune uses torchvision's ImageFolder, timm's transforms, loader, optimizer and
+Both start from the same weights and a new head of zeros, and take the same number of steps with the same augmentation
+(RandomResizedCrop 0.08-1 bilinear, mirror), optimizer, schedule, batch size and image size; sketch is only looked at
+after the last epoch, so nothing is chosen on it. The plain fine-tune uses torchvision's ImageFolder, timm's transforms, loader, optimizer and
 scheduler factories, and no code of fasttrain.
 
     python benchmarks/studies/pacs_sketch.py PACS_FOLDER WEIGHTS.pth --seeds 0 1 2
@@ -121,12 +121,14 @@ def run_timm(train: Path, test: Path, weights: Path, seed: int) -> dict:
 
 
 def load_by_order(model: torch.nn.Module, weights: Path) -> None:
-    """Zip two state dicts whose tensors are in the same order, the classifier left fresh."""
+    """Zip two state dicts whose tensors are in the same order; the new classifier starts from 0, as here."""
     source = torch.load(weights, map_location="cpu", weights_only=True)
     names = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
     values = [value for key, value in source.items() if not key.endswith("num_batches_tracked")]
     state = {key: value for key, value in zip(names, values, strict=True) if not key.startswith("classifier.")}
     model.load_state_dict(state, strict=False)
+    for parameter in model.get_classifier().parameters():
+        torch.nn.init.zeros_(parameter)
 
 
 def main() -> None:

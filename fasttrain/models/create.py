@@ -36,6 +36,22 @@ def create_model(name: str, num_classes: int, *, size: int | None = None, **opti
         raise WeightsError(f"timm cannot create {name!r} with {options or 'its defaults'}: {error}") from error
 
 
+def zero_head(model: nn.Module) -> None:
+    """Set the classifier's weights and biases to 0, the start of a fresh head on trained features.
+
+    All classes begin equally likely (loss ln C), so that the first steps do not push the noise of a random head into
+    the features (Kolesnikov et al., "Big Transfer", ECCV 2020). The head itself learns from the first step on.
+    """
+    for name in classifier_names(model):
+        for parameter in model.get_submodule(name).parameters():
+            nn.init.zeros_(parameter)
+
+
+def has_own_head(name: str, num_classes: int) -> bool:
+    """Whether timm's weights of a model come with a head of `num_classes`, which is kept then."""
+    return _pretrained_config(name).get("num_classes") == num_classes
+
+
 def eval_view_of(name: str, size: int | None = None) -> EvalView:
     """The eval view that timm states for a model (crop share, filter, mean, std), at `size` pixels if given."""
     config = timm.data.resolve_data_config({}, pretrained_cfg=_pretrained_config(name))

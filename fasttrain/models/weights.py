@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fasttrain.base.errors import WeightsError
-from fasttrain.models.create import classifier_names
+from fasttrain.models.create import classifier_names, zero_head
 
 Match = Literal["name", "order"]
 
@@ -22,7 +22,7 @@ _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What `load_weights` did: number of tensors taken over, and whether the head was left fresh."""
+    """What `load_weights` did: number of tensors taken over, and whether the head is a new one."""
 
     tensors: int
     head_replaced: bool
@@ -77,7 +77,7 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
         path: see `read_state_dict`.
         match: ``name`` joins tensors by name; ``order`` joins them by position, for a state dict of the same tensors
             in the same order under other names (``num_batches_tracked`` counters are left out of both).
-        new_head: allow a classifier of another shape in the file; the model's fresh one is kept then.
+        new_head: allow a classifier of another shape, or none, in the file; the model's own starts from 0 then.
 
     Raises:
         WeightsError: a tensor is missing, left over or of another shape; the message names the first of them.
@@ -97,6 +97,8 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
     kept = {key: tensor for key, tensor in source.items() if key not in dropped}
     _require_fit(kept, target, dropped, path)
     model.load_state_dict(kept, strict=False)
+    if dropped:
+        zero_head(model)
     return LoadedWeights(tensors=len(kept), head_replaced=bool(dropped))
 
 

@@ -19,7 +19,7 @@ from fasttrain.inference.labels import class_map
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.views import EvalView, TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_state, save_weights
-from fasttrain.models.create import create_model, eval_view_of
+from fasttrain.models.create import create_model, eval_view_of, has_own_head, zero_head
 from fasttrain.models.weights import load_weights
 from fasttrain.training.loop import Stepper, StopRequest, train_epoch
 from fasttrain.training.monitor import Monitor
@@ -318,6 +318,8 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
     if settings.drop_path_rate:
         options["drop_path_rate"] = settings.drop_path_rate
     model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)
+    if settings.pretrained and not has_own_head(settings.model, num_classes):
+        zero_head(model)
     if settings.weights is not None:
         loaded = load_weights(model, settings.weights, settings.weights_match)
         head = "with a new head" if loaded.head_replaced else "with their own head"
