@@ -2,8 +2,8 @@
 
 Both start from the same weights and a new head of zeros, and take the same number of steps with the same augmentation
 (RandomResizedCrop 0.08-1 bilinear, mirror), optimizer, schedule, batch size and image size; sketch is only looked at
-after the last epoch, so nothing is chosen on it. The plain fine-tune uses torchvision's ImageFolder, timm's transforms, loader, optimizer and
-scheduler factories, and no code of fasttrain.
+after the last epoch, so nothing is chosen on it. The plain fine-tune uses torchvision's ImageFolder, timm's transforms,
+loader, optimizer and scheduler, and no code of fasttrain.
 
     python benchmarks/studies/pacs_sketch.py PACS_FOLDER WEIGHTS.pth --seeds 0 1 2
 
