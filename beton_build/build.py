@@ -1,9 +1,8 @@
 """Converts a list of samples to `.beton` files: a pool of threads decodes, one thread writes in the list's order."""
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,10 @@ from fasttrain.base.console import progress, say
 from fasttrain.base.errors import ImageError, SourceError
 from fasttrain.base.process import default_threads
 from fasttrain.beton_build.images import DEFAULT_QUALITY, Prepared, prepare
+from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.sources import SampleList
 from fasttrain.beton_build.split import split_rows
 from fasttrain.beton_build.writer import BetonWriter
-
-IN_FLIGHT_PER_WORKER = 4  # images that are read, decoded or waiting for their turn; bounds the memory
 
 
 class BuildOptions(Settings):
@@ -206,19 +204,9 @@ def _convert(samples: SampleList, plan: _Plan, writers: list[BetonWriter], repor
 
 
 def _prepared(samples: SampleList, options: BuildOptions) -> Iterator[Prepared | ImageError]:
-    """The prepared images in the order of the list, at most a few per worker ahead of the consumer."""
-    workers = options.workers or default_threads()
-    waiting: deque[Future[Prepared | ImageError]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="build") as pool:
-        try:
-            for sample_id, path in zip(samples.ids, samples.paths, strict=True):
-                waiting.append(pool.submit(_prepare_one, sample_id, path, options))
-                if len(waiting) >= workers * IN_FLIGHT_PER_WORKER:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """The prepared images in the order of the list."""
+    items = zip(samples.ids, samples.paths, strict=True)
+    return ordered_map(lambda item: _prepare_one(*item, options), items, options.workers or default_threads(), "build")
 
 
 def _prepare_one(sample_id: str, path: Path, options: BuildOptions) -> Prepared | ImageError:

@@ -158,7 +158,8 @@ def _read_folder(root: Path, strict: bool) -> _Found:
         )
     if empty and not top_images and strict:
         raise SourceError(
-            f"class folder without an image in {root}: {shown(empty)}; remove it, or name the classes with --classes"
+            f"class folder without an image in {root}: {label_rules.shown(empty)}; remove it, or name the classes with "
+            "--classes"
         )
     return found
 
@@ -197,16 +198,11 @@ def _replaced_labels(ids: list[str], path: Path, options: ListOptions) -> list[s
     known = set(ids)
     strangers = [sample_id for sample_id in table if sample_id not in known]
     if strangers:
-        raise SourceError(f"{path} labels {len(strangers)} ids that no source holds: {shown(strangers)}")
+        raise SourceError(f"{path} labels {len(strangers)} ids that no source holds: {label_rules.shown(strangers)}")
     return [table.get(sample_id) for sample_id in ids]
 
 
 def _refuse_duplicates(ids: list[str]) -> None:
     if len(set(ids)) < len(ids):
         repeated = [sample_id for sample_id, count in Counter(ids).items() if count > 1]
-        raise SourceError(f"{len(repeated)} samples are listed more than once: {shown(repeated)}")
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few of `names`, quoted, for a message."""
-    return label_rules.shown(names)
+        raise SourceError(f"{len(repeated)} samples are listed more than once: {label_rules.shown(repeated)}")

@@ -1,19 +1,16 @@
 """Checks a whole `.beton`: every checksum, every image decoded."""
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fasttrain.base.console import progress
 from fasttrain.base.errors import ImageError
 from fasttrain.base.process import default_threads
+from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import checksum
-
-IN_FLIGHT_PER_WORKER = 8
 
 
 @dataclass
@@ -47,26 +44,13 @@ def verify(path: Path, workers: int | None = None) -> VerifyReport:
     with BetonReader(path) as reader:
         reader.check_structure()
         report = VerifyReport(reader.num_samples, reader.checksums is not None)
+        check = partial(_check_one, reader)
         with progress("verify", reader.num_samples) as bar:
-            for outcome in _checked(reader, workers or default_threads()):
+            for outcome in ordered_map(check, range(reader.num_samples), workers or default_threads(), "verify"):
                 bar.advance()
                 if outcome is not None:
                     report.bad.append(outcome)
         return report
-
-
-def _checked(reader: BetonReader, workers: int) -> Iterator[ImageError | None]:
-    waiting: deque[Future[ImageError | None]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
-        try:
-            for row in range(reader.num_samples):
-                waiting.append(pool.submit(_check_one, reader, row))
-                if len(waiting) >= workers * IN_FLIGHT_PER_WORKER:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _check_one(reader: BetonReader, row: int) -> ImageError | None:

@@ -49,7 +49,3 @@ class TrainingError(FasttrainError):
 
 class ScoresError(FasttrainError):
     """Score tables are malformed or do not fit together."""
-
-
-class MissingDependencyError(FasttrainError):
-    """An optional package is not installed; the message holds the command that brings it."""

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.table import ScoreTable
+from fasttrain.scores.table import ScoreTable, log_normalise
 
 Space = Literal["logits", "probs", "log_probs"]
 DEFAULT_FACTOR = 1.0
@@ -50,7 +50,7 @@ def ensemble(
             if share == 0:  # else its -inf would make NaN
                 continue
             total += share * _values(table, order[block], space)[:, column]
-        scores[block] = _normalised(total) if space == "log_probs" else total
+        scores[block] = log_normalise(total) if space == "log_probs" else total
     return ScoreTable(
         ids=tables[0].ids,
         scores=scores,
@@ -111,12 +111,6 @@ def _values(table: ScoreTable, rows: np.ndarray, space: str) -> np.ndarray:
     if space == "logits":
         return table.scores[rows].astype(np.float64)
     return table.probs(rows) if space == "probs" else table.log_probs(rows)
-
-
-def _normalised(log_probs: np.ndarray) -> np.ndarray:
-    """(n, C) log-values with each row shifted so that its exponentials sum to 1."""
-    top = log_probs.max(1, keepdims=True)
-    return log_probs - (top + np.log(np.exp(log_probs - top).sum(1, keepdims=True)))
 
 
 def _weights(tables: Sequence[ScoreTable], weights: str | Sequence[float], factor: float, scale: bool) -> np.ndarray:

@@ -113,8 +113,7 @@ class ScoreTable:
         scores = self.scores[rows].astype(np.float64)
         if self.kind == "probs":
             scores = np.log(np.maximum(scores, float(np.finfo(self.scores.dtype).smallest_subnormal)))
-        top = scores.max(1, keepdims=True)
-        return scores - (top + np.log(np.exp(scores - top).sum(1, keepdims=True)))
+        return log_normalise(scores)
 
     def probs(self, rows: Rows = slice(None)) -> np.ndarray:
         """(n, C) float64 probabilities of `rows`, each row scaled to sum 1."""
@@ -208,6 +207,12 @@ class ScoreTable:
             assigned_p=column("assigned_p"),
             meta=header["meta"],
         )
+
+
+def log_normalise(values: np.ndarray) -> np.ndarray:
+    """(n, C) values with each row shifted so that its exponentials sum to 1 (log-softmax)."""
+    top = values.max(1, keepdims=True)
+    return values - (top + np.log(np.exp(values - top).sum(1, keepdims=True)))
 
 
 def refuse_duplicates(names: list[str], where: str) -> None:

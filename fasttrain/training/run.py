@@ -331,4 +331,4 @@ def _count_classes(loader: Loader) -> int:
     labels = loader.dataset.labels
     if len(labels) == 0 or int(labels.min()) < 0:
         raise TrainingError("the training data hold samples without a label; build them with labels, or leave them out")
-    return len(loader.class_names) if loader.class_names else int(labels.max()) + 1
+    return loader.num_classes
