@@ -16,6 +16,7 @@ from fasttrain.base.console import progress, say
 from fasttrain.base.errors import ImageError, SourceError
 from fasttrain.base.process import default_threads
 from fasttrain.beton_build.images import DEFAULT_QUALITY, Prepared, prepare
+from fasttrain.beton_build.origins import Origin, read_origin, stored_bytes
 from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.sources import SampleList
 from fasttrain.beton_build.split import split_rows
@@ -155,7 +156,7 @@ class _Plan:
             len(rows),
             class_names=self.samples.class_names or None,
             page_size=options.page_size,
-            expected_bytes=_size_on_disk([self.samples.paths[row] for row in rows]),
+            expected_bytes=_size_on_disk([self.samples.origins[row] for row in rows]),
             info=info,
         )
 
@@ -180,11 +181,10 @@ def _check_outs(outs: list[Path], force: bool) -> None:
             raise SourceError(f"{path} cannot be written: {ancestor} is not a folder")
 
 
-def _size_on_disk(paths: list[Path]) -> int:
-    """An estimate from up to 1,000 of the files."""
-    some = paths[:: max(1, len(paths) // 1000)]
-    sizes = [path.stat().st_size for path in some if path.exists()]
-    return int(sum(sizes) / max(1, len(sizes)) * len(paths))
+def _size_on_disk(origins: list[Origin]) -> int:
+    """An estimate from up to 1,000 of the images."""
+    some = origins[:: max(1, len(origins) // 1000)]
+    return int(sum(map(stored_bytes, some)) / max(1, len(some)) * len(origins))
 
 
 def _convert(samples: SampleList, plan: _Plan, writers: list[BetonWriter], report: BuildReport) -> None:
@@ -205,14 +205,14 @@ def _convert(samples: SampleList, plan: _Plan, writers: list[BetonWriter], repor
 
 def _prepared(samples: SampleList, options: BuildOptions) -> Iterator[Prepared | ImageError]:
     """The prepared images in the order of the list."""
-    items = zip(samples.ids, samples.paths, strict=True)
+    items = zip(samples.ids, samples.origins, strict=True)
     return ordered_map(lambda item: _prepare_one(*item, options), items, options.workers or default_threads(), "build")
 
 
-def _prepare_one(sample_id: str, path: Path, options: BuildOptions) -> Prepared | ImageError:
+def _prepare_one(sample_id: str, origin: Origin, options: BuildOptions) -> Prepared | ImageError:
     try:
-        return prepare(path.read_bytes(), options.mode, options.quality, options.max_resolution)
+        return prepare(read_origin(origin), options.mode, options.quality, options.max_resolution)
     except ValueError as error:
-        return ImageError(sample_id, path, str(error))
+        return ImageError(sample_id, str(origin), str(error))
     except OSError as error:
-        return ImageError(sample_id, path, error.strerror or str(error))
+        return ImageError(sample_id, str(origin), error.strerror or str(error))

@@ -93,14 +93,14 @@ def normalise(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def decoded_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def upright_size(source: Path | BytesIO) -> tuple[int, int]:
     """(width, height) of what `decode_rgb` gives, read from the file's header.
 
     Raises:
         ValueError: it is not an image; the message is the reason.
         OSError: the file cannot be read.
     """
-    with Path(path).open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else source as file:
         try:
             image = Image.open(file)
         except Exception as error:  # see `_opened`
@@ -146,11 +146,13 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
-def prepare(data: bytes, mode: str, quality: int = DEFAULT_QUALITY, max_resolution: int | None = None) -> Prepared:
+def prepare(
+    data: bytes | EncodedImage, mode: str, quality: int = DEFAULT_QUALITY, max_resolution: int | None = None
+) -> Prepared:
     """Decode an image and bring it into the form in which it is stored.
 
     Args:
-        data: the bytes of an image file.
+        data: the bytes of an image file, or an image as another `.beton` stores it.
         mode: "keep" leaves the bytes of a fitting JPEG as they are (after decoding them once) and re-encodes all
             else; "jpg" re-encodes everything; "raw" stores pixels.
         quality: of JPEG re-encoding, with 4:2:0 sub-sampling.

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,6 +14,7 @@ from fasttrain.base.errors import SourceError
 from fasttrain.beton_build import labels as label_rules
 from fasttrain.beton_build.images import IMAGE_SUFFIXES
 from fasttrain.beton_build.lists import ListOptions, read_labels, read_list
+from fasttrain.beton_build.origins import Origin
 from fasttrain.beton_build.trailer import encode_id
 
 
@@ -22,17 +24,19 @@ class SampleList:
 
     Attributes:
         ids: unique; the path relative to the source's root, with forward slashes.
-        paths: where each image lies.
+        origins: where each image lies.
         labels: (N,) int64, -1 where unknown.
         class_names: name of each label; empty when nothing is labelled.
+        columns: further values of each sample by column name, as text, numbers or JSON values; None where missing.
         ignored: number of files in folders that are not images.
     """
 
     ids: list[str]
-    paths: list[Path]
+    origins: list[Origin]
     labels: np.ndarray
     class_names: list[str]
     ignored: int = 0
+    columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,7 +55,7 @@ class _Found:
     """What one source yields, its labels still as text."""
 
     ids: list[str] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     ignored: int = 0
     integers_are_indices: bool = False
@@ -92,7 +96,7 @@ def read_source(
         prefix = f"{entry.resolve().name}/" if len(sources) > 1 and entry in folders else ""
         found = _read_one(entry, options, strict=classes is None and labels is None)
         joined.ids += [prefix + sample_id for sample_id in found.ids]
-        joined.paths += found.paths
+        joined.origins += found.origins
         joined.labels += found.labels
         joined.ignored += found.ignored
         joined.integers_are_indices |= found.integers_are_indices
@@ -102,7 +106,7 @@ def read_source(
         joined.integers_are_indices = True
     names = label_rules.read_class_names(Path(classes)) if classes is not None else None
     numbers, class_names = label_rules.number_labels(joined.ids, joined.labels, names, joined.integers_are_indices)
-    return SampleList(joined.ids, joined.paths, numbers, class_names, joined.ignored)
+    return SampleList(joined.ids, joined.origins, numbers, class_names, joined.ignored)
 
 
 def _read_one(source: Path, options: ListOptions, strict: bool) -> _Found:
@@ -123,7 +127,7 @@ def _read_one(source: Path, options: ListOptions, strict: bool) -> _Found:
             f"paths are taken relative to {root}; give another folder with --root"
         )
     ids = [_list_id(path, root) for path, _ in entries]
-    return _Found(ids, paths, [label for _, label in entries], integers_are_indices=True)
+    return _Found(ids, list(paths), [label for _, label in entries], integers_are_indices=True)
 
 
 def _list_id(path: str, root: Path) -> str:
@@ -169,7 +173,7 @@ def _add_file(found: _Found, path: Path, sample_id: str, label: str | None) -> b
         found.ignored += 1
         return False
     found.ids.append(sample_id)
-    found.paths.append(path)
+    found.origins.append(path)
     found.labels.append(label)
     return True
 

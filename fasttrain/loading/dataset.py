@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.beton_build.images import decode_rgb, decoded_size
+from fasttrain.beton_build.origins import Origin, decode_origin, decoded_size, stored_bytes
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import read_source
 from fasttrain.beton_build.trailer import encode_id, sample_key
@@ -89,15 +89,15 @@ class FolderDataset(ImageDataset):
     def __init__(self, path: str | Path) -> None:
         source = read_source(path)
         self.name = str(path)
-        self._ids, self._paths = source.ids, source.paths
+        self._ids, self._origins = source.ids, source.origins
         self.num_samples = len(self._ids)
         self.labels = source.labels
         self.keys = np.fromiter((sample_key(name) for name in self._ids), np.uint64, self.num_samples)
         self.class_names = source.class_names or None
         self._sizes = np.zeros((self.num_samples, 2), np.int64)  # read when first asked for; 0 = not yet
         digest = xxhash.xxh3_128(source.fingerprint().encode())
-        for name, file in zip(self._ids, self._paths, strict=True):
-            digest.update(encode_id(name) + f"\0{_file_bytes(file)}\n".encode())
+        for name, origin in zip(self._ids, self._origins, strict=True):
+            digest.update(encode_id(name) + f"\0{stored_bytes(origin)}\n".encode())
         self.fingerprint = digest.hexdigest()
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
@@ -109,29 +109,21 @@ class FolderDataset(ImageDataset):
         return [self._ids[row] for row in rows]
 
     def decode(self, row: int) -> np.ndarray:
-        pixels = self._read(decode_rgb, row)
+        pixels = self._read(decode_origin, row)
         height, width = pixels.shape[:2]
         planned_width, planned_height = self._sizes[row].tolist()
         if planned_width and (width, height) != (planned_width, planned_height):
             raise self._error(row, f"it is {width}x{height}, but was {planned_width}x{planned_height} before")
         return pixels
 
-    def _read(self, read: Callable[[Path], T], row: int) -> T:
+    def _read(self, read: Callable[[Origin], T], row: int) -> T:
         try:
-            return read(self._paths[row])
+            return read(self._origins[row])
         except (ValueError, OSError) as error:
             raise self._error(row, str(error)) from None
 
     def _error(self, row: int, reason: str) -> ImageError:
-        return ImageError(self._ids[row], self._paths[row], reason)
-
-
-def _file_bytes(path: Path) -> int:
-    """Size of a file; -1 where there is none, which is reported with the sample when it is decoded."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+        return ImageError(self._ids[row], str(self._origins[row]), reason)
 
 
 class JoinedDataset(ImageDataset):

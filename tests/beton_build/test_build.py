@@ -40,7 +40,7 @@ def test_keep(tree: Path, tmp_path: Path) -> None:
         assert list(reader.ids) == samples.ids
         assert np.array_equal(reader.labels, samples.labels)
         assert reader.class_names == ["cat", "dog", "emu"]
-        for row, path in enumerate(samples.paths):
+        for row, path in enumerate(samples.origins):
             if path.suffix == ".jpg":
                 assert bytes(reader.image_bytes(row)) == path.read_bytes()
             else:
@@ -55,7 +55,7 @@ def test_raw_is_exact_and_jpg_is_of_the_stated_quality(tree: Path, tmp_path: Pat
     build(samples, tmp_path / "jpg.beton", BuildOptions(mode="jpg"))
     with BetonReader(tmp_path / "raw.beton") as raw, BetonReader(tmp_path / "jpg.beton") as jpg:
         assert set(raw.modes) == {1} and set(jpg.modes) == {0}
-        for row, path in enumerate(samples.paths):
+        for row, path in enumerate(samples.origins):
             assert np.array_equal(raw.image(row), decode_rgb(path))
             assert np.array_equal(jpg.image(row), as_jpeg(path))
 

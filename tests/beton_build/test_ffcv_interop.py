@@ -99,7 +99,7 @@ def test_ffcv_reads_ours_image_for_image(samples: SampleList, tmp_path: Path, mo
             assert pixels.shape == ours.shape
             if mode == "raw":
                 assert np.array_equal(pixels, ours)
-                assert np.array_equal(pixels, decode_rgb(samples.paths[row]))
+                assert np.array_equal(pixels, decode_rgb(samples.origins[row]))
             else:
                 difference = np.abs(pixels.astype(int) - ours)
                 assert difference.mean() < FAST_TRANSFORM_TOLERANCE, samples.ids[row]

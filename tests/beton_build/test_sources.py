@@ -35,7 +35,7 @@ def test_tree(tree: Path) -> None:
     assert samples.ids == sorted(samples.ids)
     assert np.bincount(samples.labels).tolist() == [7, 4, 2] and samples.labels.dtype == np.int64
     assert samples.ignored == 1
-    assert all(path == tree / name for name, path in zip(samples.ids, samples.paths, strict=True))
+    assert all(path == tree / name for name, path in zip(samples.ids, samples.origins, strict=True))
 
 
 def test_whole_numbers_as_folder_names_are_ordered_as_numbers(tmp_path: Path) -> None:
