@@ -9,6 +9,9 @@ All integers are little-endian. The layout is that of FFCV 1.0.2 (https://github
     header.alloc_table_ptr  allocation table, up to the end of the file
 """
 
+import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,16 +70,69 @@ _ENTRIES: dict[int, tuple[np.dtype[Any], int]] = {
 NAME_BYTES = 16
 
 
+# The arguments of an array field: shape (ended by a zero), length of the type's description, then the description.
+_ARRAY = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
+MAX_DIMENSIONS = 32
+_ARRAY_TYPE = re.compile(r"[<>|=][biufc]\d{1,2}|[<>|=]U\d{1,6}|[<>|=]S\d{1,6}|[<>][mM]8\[\w{1,3}\]")
+
+
 @dataclass(frozen=True)
 class FieldSpec:
-    """One field of every sample: its name (at most 16 ASCII characters) and FFCV's type number."""
+    """One field of every sample.
+
+    Attributes:
+        name: at most 16 ASCII characters.
+        type_id: FFCV's type number.
+        shape, dtype: of the arrays of an ndarray or tensor field; NumPy's short type string, as ``<f4``.
+    """
 
     name: str
     type_id: int
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
 
     @property
     def type_name(self) -> str:
         return TYPE_NAMES.get(self.type_id, f"type {self.type_id}")
+
+    @property
+    def is_array(self) -> bool:
+        return self.type_id in (NDARRAY_FIELD, TENSOR_FIELD)
+
+    @property
+    def has_region(self) -> bool:
+        """Whether the values lie in the pages (numbers lie in the metadata)."""
+        return self.type_id not in (INT_FIELD, FLOAT_FIELD)
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of an array of this field.
+
+        Raises:
+            BetonError: the file does not tell its type in a way that can be read.
+        """
+        if not self.dtype:
+            raise BetonError(f"the arrays of field {self.name!r} are of a type that cannot be read")
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def describe(self) -> str:
+        """``label (int)``, ``mask (ndarray <f4 3x4)``."""
+        array = f" {self.dtype or '?'} {'x'.join(map(str, self.shape))}" if self.is_array else ""
+        return f"{self.name} ({self.type_name}{array})"
+
+
+def array_field(name: str, dtype: np.dtype[Any] | str, shape: Sequence[int], tensor: bool = False) -> FieldSpec:
+    """An ndarray field, or a tensor field, of arrays of one type and shape.
+
+    Raises:
+        BetonError: FFCV cannot read such arrays: structured types, no dimension, more than 32, one of length 0.
+    """
+    kind = np.dtype(dtype)
+    if not _ARRAY_TYPE.fullmatch(kind.str) or not kind.itemsize:
+        raise BetonError(f"field {name!r}: arrays of type {kind} cannot be stored, only plain numbers and text")
+    if not 0 < len(shape) <= MAX_DIMENSIONS or min(shape) < 1:
+        raise BetonError(f"field {name!r}: arrays of shape {tuple(shape)} cannot be stored; sides must be 1 or more")
+    return FieldSpec(name, TENSOR_FIELD if tensor else NDARRAY_FIELD, tuple(map(int, shape)), kind.str)
 
 
 IMAGE_AND_LABEL = (FieldSpec("image", IMAGE_FIELD), FieldSpec("label", INT_FIELD))
@@ -133,13 +189,46 @@ def pack_fields(fields: Sequence[FieldSpec]) -> bytes:
             raise BetonError(f"field name {field.name!r} is not 1 to {NAME_BYTES} ASCII characters")
         records[index]["type_id"] = field.type_id
         records[index]["name"] = np.void(name.ljust(NAME_BYTES, b"\0"))
+        if field.is_array:
+            records[index]["arguments"] = np.void(_pack_array(field).ljust(1024, b"\0"))
     if len({field.name for field in fields}) < len(fields):
         raise BetonError(f"field names are not unique: {', '.join(field.name for field in fields)}")
     return records.tobytes()
 
 
+def _pack_array(field: FieldSpec) -> bytes:
+    description = json.dumps([["", field.dtype]]).encode("ascii")
+    arguments = np.zeros(1, _ARRAY)
+    arguments["shape"][0, : len(field.shape)] = field.shape
+    arguments["type_length"] = len(description)
+    return arguments.tobytes() + description
+
+
 def unpack_fields(data: bytes | memoryview, count: int) -> tuple[FieldSpec, ...]:
     """The field specifications in `count` descriptors."""
-    records = np.frombuffer(data, FIELD, count)
-    names = [record["name"].tobytes().split(b"\0", 1)[0].decode("ascii", "replace") for record in records]
-    return tuple(FieldSpec(name, int(type_id)) for name, type_id in zip(names, records["type_id"], strict=True))
+    return tuple(_unpack_field(record) for record in np.frombuffer(data, FIELD, count))
+
+
+def _unpack_field(record: np.void) -> FieldSpec:
+    name = record["name"].tobytes().split(b"\0", 1)[0].decode("ascii", "replace")
+    field = FieldSpec(name, int(record["type_id"]))
+    if not field.is_array:
+        return field
+    arguments = record["arguments"].tobytes()
+    head = np.frombuffer(arguments, _ARRAY, 1)[0]
+    sides = head["shape"].tolist()
+    shape = tuple(sides[: sides.index(0)] if 0 in sides else sides)
+    return FieldSpec(name, field.type_id, shape, _array_type(arguments[_ARRAY.itemsize :][: int(head["type_length"])]))
+
+
+def _array_type(description: bytes) -> str:
+    """NumPy's type string in an array field's description, "" when it is of no kind that can be read safely."""
+    try:
+        [[_, kind]] = json.loads(description)
+    except (ValueError, TypeError, RecursionError):
+        return ""
+    readable = isinstance(kind, str) and _ARRAY_TYPE.fullmatch(kind) is not None
+    try:
+        return np.dtype(kind).str if readable else ""
+    except TypeError:
+        return ""

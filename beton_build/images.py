@@ -21,7 +21,7 @@ from PIL import Image
 
 from fasttrain.beton_build import jpeg
 from fasttrain.beton_build.format import MAX_SIDE, MODE_JPG, MODE_RAW
-from fasttrain.beton_build.writer import EncodedImage
+from fasttrain.beton_build.values import EncodedImage
 
 Data = bytes | bytearray | memoryview
 

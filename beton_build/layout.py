@@ -11,6 +11,7 @@ from fasttrain.base.errors import BetonError
 from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.trailer import FOOTER, Trailer, checksum, find_trailer
 
+CHUNK = 1 << 18  # rows that are checked at a time, so that opening takes no memory for each sample
 AGAIN = "build the file again or fetch it again"
 
 
@@ -135,11 +136,11 @@ def check_digests(parts: Parts, name: str, table: bool) -> None:
 
 
 def sizes_from_table(alloc: np.ndarray, offsets: np.ndarray, name: str) -> np.ndarray:
-    """Look up the size of the region at each of `offsets` in an allocation table of any order.
+    """The size of the region at each sample's offset, from an allocation table in any order.
 
     Args:
         alloc: (regions,) records of format.ALLOC.
-        offsets: (N,) uint64.
+        offsets: (N,) uint64, of one region a sample.
 
     Returns:
         (N,) uint64, bytes.
@@ -147,15 +148,53 @@ def sizes_from_table(alloc: np.ndarray, offsets: np.ndarray, name: str) -> np.nd
     Raises:
         BetonError: an offset is not in the table.
     """
-    pointers = alloc["ptr"]
-    if not len(pointers):
-        if len(offsets):
-            raise BetonError(f"{name} is damaged or cut short: its allocation table is empty; {AGAIN}")
-        return np.zeros(0, np.uint64)
-    order = np.argsort(pointers, kind="stable")
-    pointers = pointers[order]
-    place = np.minimum(np.searchsorted(pointers, offsets), len(pointers) - 1)
-    if np.any(pointers[place] != offsets):
-        row = int(np.argmax(pointers[place] != offsets))
+    sizes = np.zeros(len(offsets), np.uint64)
+    found = np.zeros(len(offsets), bool)
+    for start in range(0, len(alloc), CHUNK):  # the table says which sample a region belongs to: no need to sort it
+        part = alloc[start : start + CHUNK]
+        part = part[part["sample_id"] < len(offsets)]
+        rows = part["sample_id"]
+        fits = offsets[rows] == part["ptr"]
+        sizes[rows[fits]] = part["size"][fits]
+        found[rows[fits]] = True
+    if not found.all():
+        row = int(np.argmin(found))
         raise BetonError(f"{name} is damaged or cut short: the image of row {row} is not in its table; {AGAIN}")
-    return np.ascontiguousarray(alloc["size"][order[place]])
+    return sizes
+
+
+def check_regions(parts: Parts, images: np.ndarray, sizes: np.ndarray, name: str) -> None:
+    """Every image's region lies inside the pages, and raw regions have the size of their pixels.
+
+    Args:
+        images: (N,) records of format.IMAGE.
+        sizes: (N,) uint64, bytes of the regions.
+
+    Raises:
+        BetonError: one does not; it names the row.
+    """
+    for start in range(0, len(images), CHUNK):
+        wrong = region_faults(parts, images[start : start + CHUNK], sizes[start : start + CHUNK])
+        if wrong is not None:
+            raise BetonError(f"{name} is damaged: row {start + wrong[0]} of {len(images)}: {wrong[1]}; {AGAIN}")
+
+
+def region_faults(parts: Parts, images: np.ndarray, sizes: np.ndarray) -> tuple[int, str] | None:
+    """The first of `images` ((n,) records of format.IMAGE) that cannot be right, and why; None when all can."""
+    start, stop = np.uint64(parts.data_start), np.uint64(parts.data_stop)
+    offsets, modes = images["data_ptr"], images["mode"]
+    widths, heights = images["width"].astype(np.uint64), images["height"].astype(np.uint64)
+    inside = (offsets >= start) & (offsets <= stop) & (sizes <= stop - np.minimum(offsets, stop)) & (sizes > 0)
+    checks = (
+        (~inside, "its image lies outside of the file's pages"),
+        (modes > fmt.MODE_RAW, "its image mode is neither JPEG nor raw"),
+        ((widths == 0) | (heights == 0), "its image has no pixels"),
+        (
+            (modes == fmt.MODE_RAW) & (sizes != widths * heights * np.uint64(3)),
+            "its raw image has another size than its width and height say",
+        ),
+    )
+    for wrong, what in checks:
+        if wrong.any():
+            return int(np.argmax(wrong)), what
+    return None

@@ -9,7 +9,7 @@ import numpy as np
 from fasttrain.beton_build.format import MODE_RAW
 from fasttrain.beton_build.images import decode_rgb, decode_stream, upright_size
 from fasttrain.beton_build.reader import BetonReader
-from fasttrain.beton_build.writer import EncodedImage
+from fasttrain.beton_build.values import EncodedImage
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Reads `.beton` files, ours and FFCV's, through a memory map: arrays and views, no Python object a sample."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +13,20 @@ import xxhash
 
 from fasttrain.base.errors import BetonError, ImageError
 from fasttrain.beton_build import layout
-from fasttrain.beton_build.format import IMAGE_FIELD, INT_FIELD, MODE_JPG, MODE_RAW, FieldSpec
+from fasttrain.beton_build.format import IMAGE_FIELD, INT_FIELD, MODE_RAW, FieldSpec
 from fasttrain.beton_build.ids import SampleIds
+from fasttrain.beton_build.records import ORIGINAL, Original
+from fasttrain.beton_build.size_cache import load_sizes, store_sizes
 from fasttrain.beton_build.trailer import Trailer
+from fasttrain.beton_build.values import EncodedImage, decode_region, span_of
 
 
 class BetonReader:
     """A `.beton` file, opened for reading. A context manager; safe to share between threads.
 
     The image field is the first of FFCV's type RGBImageField, the label field the first IntField. Everything that a
-    damaged or hostile file could get wrong is checked before it is used.
+    damaged or hostile file could get wrong is checked before it is used: the structure when the file is opened, which
+    takes no memory for each sample, the rest when it is asked for.
 
     Attributes:
         path: the file.
@@ -49,14 +54,11 @@ class BetonReader:
             self.fields: tuple[FieldSpec, ...] = parts.fields
             self._image_column = self._first_field(IMAGE_FIELD)
             self._label_column = self._first_field(INT_FIELD)
-            if self._image_column is None:
-                names = ", ".join(f"{field.name} ({field.type_name})" for field in self.fields)
-                raise BetonError(f"{self.path} has no RGB image field, only: {names}")
             self._trailer: Trailer | None = parts.trailer
             self.build_info: dict[str, Any] = parts.info
             self.class_names: list[str] | None = self.build_info.get("class_names")
-            self._check_labels()
-            self._check_regions()
+            if self._trailer is None and self._image_column is not None:
+                self._look_sizes_up()
         except BaseException:
             self.close()
             raise
@@ -89,16 +91,21 @@ class BetonReader:
     @cached_property
     def sizes(self) -> np.ndarray:
         """(N,) uint64: bytes of each image's region."""
-        if self._trailer is not None:
-            return self._trailer.array("image_sizes", self.num_samples)
-        return layout.sizes_from_table(self._parts.alloc, self.offsets, str(self.path))
+        assert self._trailer is not None  # without one they were looked up when the file was opened
+        return self._trailer.array("image_sizes", self.num_samples)
 
     @cached_property
     def labels(self) -> np.ndarray:
         """(N,) int64: labels, -1 where unknown."""
         if self._label_column is None:
             return np.full(self.num_samples, -1, np.int64)
-        return np.ascontiguousarray(self._parts.metadata[self._label_column])
+        labels = np.ascontiguousarray(self._parts.metadata[self._label_column])
+        if self.class_names is not None and len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            if low < -1 or high >= len(self.class_names):
+                wrong = low if low < -1 else high
+                raise BetonError(f"{self.path} is damaged: label {wrong} with {len(self.class_names)} classes")
+        return labels
 
     @cached_property
     def ids(self) -> SampleIds:
@@ -124,6 +131,31 @@ class BetonReader:
         return None if self._trailer is None else self._trailer.array("image_xxh3", self.num_samples)
 
     @cached_property
+    def other_checksums(self) -> np.ndarray | None:
+        """(N,) uint64: xxh3-64 of each sample's regions but its image's; None where there are none, or no checksums."""
+        if self._trailer is None or "other_xxh3" not in self._trailer:
+            return None
+        return self._trailer.array("other_xxh3", self.num_samples)
+
+    @cached_property
+    def originals(self) -> np.ndarray | None:
+        """(N,) records of width, height and kind (of `original_kinds`) before conversion; None where not known."""
+        if self._trailer is None or "originals" not in self._trailer:
+            return None
+        data = self._trailer.section("originals")
+        if data.nbytes != self.num_samples * ORIGINAL.itemsize:
+            raise BetonError(f"{self.path} is damaged: its trailer section 'originals' has {data.nbytes} bytes")
+        return np.frombuffer(data, ORIGINAL)
+
+    def original(self, row: int) -> Original | None:
+        """What the image of `row` was before it was converted, None where the file does not tell."""
+        kinds = self.build_info.get("original_kinds")
+        if self.originals is None or not isinstance(kinds, list):
+            return None
+        width, height, kind = self.originals[row].tolist()
+        return Original(width, height, str(kinds[kind])) if width and kind < len(kinds) else None
+
+    @cached_property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that depend on the samples' ids, labels, class names and image bytes.
 
@@ -135,18 +167,28 @@ class BetonReader:
             digest.update(np.ascontiguousarray(self._parts.alloc).tobytes())
         else:
             digest.update(repr(self.class_names).encode("utf-8", "surrogateescape"))
-            for array in (self.keys, self.labels, self.checksums):
+            for array in filter(
+                lambda array: array is not None, (self.keys, self.labels, self.checksums, self.other_checksums)
+            ):
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     # ---- one sample --------------------------------------------------------------------------------------------
 
     def image_bytes(self, row: int) -> memoryview:
-        """The stored bytes of an image, a read-only view into the mapped file (nothing is copied)."""
+        """The stored bytes of an image, a read-only view into the mapped file (nothing is copied).
+
+        Raises:
+            ImageError: the file's records of this image cannot be right.
+        """
         if not 0 <= row < self.num_samples:
             raise IndexError(f"row {row} of {self.num_samples} samples in {self.path}")
-        start = int(self.offsets[row])
-        return self._data[start : start + int(self.sizes[row])]
+        image, size = self._images[row : row + 1], self.sizes[row : row + 1]
+        fault = layout.region_faults(self._parts, image, size)
+        if fault is not None:
+            raise self.image_error(row, f"the file is damaged: {fault[1]}")
+        start = int(image["data_ptr"][0])
+        return self._data[start : start + int(size[0])]
 
     def image(self, row: int) -> np.ndarray:
         """Decode an image with Pillow, or view raw pixels in place.
@@ -169,35 +211,86 @@ class BetonReader:
             raise self.image_error(row, str(error)) from None
         return pixels
 
+    def column(self, name: str) -> np.ndarray:
+        """(N,) values of an int (int64) or float (float64) field.
+
+        Raises:
+            BetonError: there is no such field, or its values are no numbers (`value` gives those one by one).
+        """
+        spec = self._spec(name)
+        if spec.has_region:
+            raise BetonError(f"{self.path}: field {spec.describe()} holds no numbers; read it sample by sample")
+        return np.ascontiguousarray(self._parts.metadata[self._column_of(spec)])
+
+    def value(self, row: int, name: str) -> Any:
+        """The value of one field of a sample: int, float, bytes, a JSON value, a read-only array, or (image fields) its
+        stored form.
+
+        Raises:
+            BetonError: there is no such field, or the file is damaged there.
+        """
+        if not 0 <= row < self.num_samples:
+            raise IndexError(f"row {row} of {self.num_samples} samples in {self.path}")
+        spec = self._spec(name)
+        entry = self._parts.metadata[self._column_of(spec)][row]
+        if spec.type_id == IMAGE_FIELD:
+            return self._stored_image(row, spec, entry)
+        if not spec.has_region:
+            return entry.item()
+        try:
+            return decode_region(self._region(*span_of(entry, spec)), spec)
+        except ValueError as error:
+            raise BetonError(f"{self.path} is damaged: row {row}, field {name!r}: {error}; {layout.AGAIN}") from None
+
+    def _stored_image(self, row: int, spec: FieldSpec, entry: np.void) -> EncodedImage:
+        if self._column_of(spec) == self._image_column:
+            data = self.image_bytes(row)
+        else:  # a further image field: the file keeps its size in the allocation table alone
+            offset = np.array([entry["data_ptr"]], np.uint64)
+            table = self._parts.alloc
+            mine = table[table["ptr"] == offset]
+            if len(mine) != 1:
+                raise BetonError(f"{self.path} is damaged: row {row}, field {spec.name!r} is not in its table")
+            data = self._region(int(offset[0]), int(mine["size"][0]))
+        return EncodedImage(data, int(entry["mode"]), int(entry["width"]), int(entry["height"]))
+
+    def _region(self, offset: int, size: int) -> memoryview:
+        if not (self._parts.data_start <= offset and 0 < size <= self._parts.data_stop - offset):
+            raise ValueError("it lies outside of the file's pages")
+        return self._data[offset : offset + size]
+
+    def _spec(self, name: str) -> FieldSpec:
+        for spec in self.fields:
+            if spec.name == name:
+                return spec
+        raise BetonError(f"{self.path} has no field {name!r}, only: {', '.join(spec.name for spec in self.fields)}")
+
+    def _column_of(self, spec: FieldSpec) -> str:
+        return f"f{self.fields.index(spec)}"
+
+    def other_regions(self, row: int) -> Iterator[memoryview]:
+        """The regions of a sample, in the order of the fields, without that of its image.
+
+        Raises:
+            BetonError: the file is damaged there.
+        """
+        for index, spec in enumerate(self.fields):
+            if not spec.has_region or f"f{index}" == self._image_column:
+                continue
+            entry = self._parts.metadata[f"f{index}"][row]
+            if spec.type_id == IMAGE_FIELD:
+                yield memoryview(self._stored_image(row, spec, entry).data)
+                continue
+            try:
+                yield self._region(*span_of(entry, spec))
+            except ValueError as error:
+                raise BetonError(f"{self.path} is damaged: row {row}, field {spec.name!r}: {error}") from None
+
     def image_error(self, row: int, reason: str) -> ImageError:
         """An error about the image in `row`, naming the sample and the place in this file."""
         return ImageError(self.ids[row], f"{self.path}[{row}]", reason)
 
     # ---- the whole ---------------------------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        """What `fasttrain info` prints: samples, classes, fields, bytes, complete, indexed and more."""
-        labels = self.labels
-        known = labels[labels >= 0]
-        return {
-            "samples": self.num_samples,
-            "classes": self.class_names or [],
-            "num_classes": len(self.class_names) if self.class_names else int(known.max(initial=-1)) + 1,
-            "labelled": int(known.size),
-            "fields": [{"name": field.name, "type": field.type_name} for field in self.fields],
-            "bytes": self._data.nbytes,
-            "image_bytes": int(self.sizes.sum()),
-            "jpeg": int(np.count_nonzero(self.modes == MODE_JPG)),
-            "raw": int(np.count_nonzero(self.modes == MODE_RAW)),
-            "width": _spread(self.widths),
-            "height": _spread(self.heights),
-            "page_size": self.page_size,
-            "complete": True,  # an incomplete file cannot be opened
-            "indexed": self.indexed,
-            "has_ids": self._trailer is not None,
-            "fingerprint": self.fingerprint,
-            "build": {key: value for key, value in self.build_info.items() if key != "class_names"},
-        }
 
     def check_structure(self) -> None:
         """Check every checksum of the file's structure (not of the images).
@@ -207,8 +300,11 @@ class BetonReader:
         """
         if self._trailer is not None:
             layout.check_digests(self._parts, str(self.path), table=True)
-            for array in (self.keys, self.sizes, self.checksums, self.ids):
+            for array in (self.keys, self.sizes, self.checksums, self.ids, self.labels):
                 assert array is not None and len(array) == self.num_samples
+            if self._image_column is None:
+                return
+            layout.check_regions(self._parts, self._images, self.sizes, str(self.path))
             table = layout.sizes_from_table(self._parts.alloc, self.offsets, str(self.path))
             if not np.array_equal(table, self.sizes):
                 raise BetonError(
@@ -239,39 +335,32 @@ class BetonReader:
     # ---- checks ------------------------------------------------------------------------------------------------
 
     @property
+    def num_bytes(self) -> int:
+        """Length of the file."""
+        return self._data.nbytes
+
+    @property
+    def has_images(self) -> bool:
+        return self._image_column is not None
+
+    @property
+    def has_trailer(self) -> bool:
+        """Whether the file holds ids, checksums and the like (FFCV's do not)."""
+        return self._trailer is not None
+
+    @property
     def _images(self) -> np.ndarray:
-        assert self._image_column is not None
+        """(N,) records of format.IMAGE."""
+        if self._image_column is None:
+            names = ", ".join(field.describe() for field in self.fields)
+            raise BetonError(f"{self.path} has no RGB image field, only: {names}")
         return self._parts.metadata[self._image_column]
 
-    def _check_labels(self) -> None:
-        if self.class_names is None or not self.num_samples:
-            return
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < -1 or high >= len(self.class_names):
-            wrong = low if low < -1 else high
-            raise BetonError(f"{self.path} is damaged: label {wrong} with {len(self.class_names)} classes")
-
-    def _check_regions(self) -> None:
-        """Every image's region lies inside the pages, and raw regions have the size of their pixels."""
-        start, stop = np.uint64(self._parts.data_start), np.uint64(self._parts.data_stop)
-        offsets, sizes = self.offsets, self.sizes
-        inside = (offsets >= start) & (offsets <= stop) & (sizes <= stop - np.minimum(offsets, stop)) & (sizes > 0)
-        self._refuse_rows(~inside, "its image lies outside of the file's pages")
-        modes = self.modes
-        self._refuse_rows(modes > MODE_RAW, "its image mode is neither JPEG nor raw")
-        widths, heights = self.widths.astype(np.uint64), self.heights.astype(np.uint64)
-        self._refuse_rows((widths == 0) | (heights == 0), "its image has no pixels")
-        fits = (modes == MODE_JPG) | (sizes == widths * heights * np.uint64(3))
-        self._refuse_rows(~fits, "its raw image has another size than its width and height say")
-
-    def _refuse_rows(self, wrong: np.ndarray, what: str) -> None:
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise BetonError(f"{self.path} is damaged: row {row} of {self.num_samples}: {what}")
-
-
-def _spread(values: np.ndarray) -> dict[str, int]:
-    """Least, median and largest of `values` ({} when there are none)."""
-    if not values.size:
-        return {}
-    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+    def _look_sizes_up(self) -> None:
+        """For a file without our trailer: find the images' sizes in its table, and check all records once."""
+        sizes = load_sizes(self.path, self.num_samples)
+        if sizes is None:
+            sizes = layout.sizes_from_table(self._parts.alloc, self._images["data_ptr"], str(self.path))
+            layout.check_regions(self._parts, self._images, sizes, str(self.path))
+            store_sizes(self.path, sizes)
+        self.__dict__["sizes"] = sizes  # as the cached property would

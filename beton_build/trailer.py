@@ -13,6 +13,9 @@ where the directory lies. The directory and every section carry an xxh3-64 check
         keys        uint64 (N,): xxh3-64 of each id, the key of the loader's randomness
         image_sizes uint64 (N,): bytes of each sample's image region
         image_xxh3  uint64 (N,): xxh3-64 of each sample's image region
+        other_xxh3  uint64 (N,): xxh3-64 of each sample's other regions, one after the other; where there are any
+        originals   (N,) records: width, height (pixels) and kind, an index into the JSON section's "original_kinds", of
+                    each image before it was converted; where they are known
     padding     zeros
     footer      magic, version, offset, length and checksum of the directory
 """
@@ -40,7 +43,6 @@ FOOTER = np.dtype(
     ]
 )
 SECTION = np.dtype([("name", "V16"), ("offset", "<u8"), ("length", "<u8"), ("checksum", "<u8")])
-SECTION_NAMES = ("json", "digests", "id_offsets", "id_blob", "keys", "image_sizes", "image_xxh3")
 MAX_SECTIONS = 64
 
 Data = bytes | bytearray | memoryview
@@ -126,6 +128,9 @@ class Trailer:
                 f"{self.name} is damaged: its trailer section {section!r} has {data.nbytes} bytes, not {8 * count}"
             )
         return np.frombuffer(data, "<u8")
+
+    def __contains__(self, section: str) -> bool:
+        return section in self._sections
 
     def header(self) -> dict[str, Any]:
         """The JSON section."""

@@ -139,10 +139,11 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a .beton file holds."""
+    from fasttrain.beton_build.describe import describe
     from fasttrain.beton_build.reader import BetonReader
 
     with BetonReader(file) as reader:
-        result = reader.describe()
+        result = describe(reader)
     if not as_json:
         result["fields"] = [f"{field['name']} ({field['type']})" for field in result["fields"]]
         for side in ("width", "height"):

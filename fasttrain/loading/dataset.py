@@ -63,6 +63,9 @@ class BetonDataset(ImageDataset):
 
     def __init__(self, path: str | Path) -> None:
         self._reader = BetonReader(path)
+        if not self._reader.has_images:
+            self._reader.close()
+            raise LoaderError(f"{path} has no image field, so nothing can be loaded from it")
         self.name = str(path)
         self.num_samples = self._reader.num_samples
         self.labels = self._reader.labels

@@ -17,7 +17,8 @@ from fasttrain.beton_build.build import BuildOptions, build
 from fasttrain.beton_build.images import decode_rgb
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import SampleList, read_source
-from fasttrain.beton_build.writer import BetonWriter, EncodedImage
+from fasttrain.beton_build.values import EncodedImage
+from fasttrain.beton_build.writer import BetonWriter
 
 # Where FFCV must be there, a missing one is a failure and not a skip.
 if importlib.util.find_spec("ffcv") is None and not os.environ.get("FASTTRAIN_REQUIRE_FFCV"):

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from fasttrain.base.errors import BetonError, ImageError
 from fasttrain.beton_build import format as fmt
+from fasttrain.beton_build.describe import describe
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import FOOTER
-from fasttrain.beton_build.writer import BetonWriter, EncodedImage
+from fasttrain.beton_build.values import EncodedImage
+from fasttrain.beton_build.writer import BetonWriter
 
 N = 5
 
@@ -45,7 +47,7 @@ def patch(path: Path, offset: int, data: bytes) -> None:
 def use_everything(path: Path) -> None:
     """Touch all that a reader offers."""
     with BetonReader(path) as reader:
-        reader.describe()
+        describe(reader)
         list(reader.ids)
         reader.check_structure()
         for row in range(reader.num_samples):
@@ -180,7 +182,7 @@ def test_files_without_a_trailer(good: Path) -> None:
         assert reader.keys.tolist() == [0, 1, 2, 3, 4]
         assert reader.class_names is None and reader.checksums is None
         assert np.array_equal(reader.sizes, ours.sizes) and np.array_equal(reader.labels, ours.labels)
-        description = reader.describe()
+        description = describe(reader)
         assert (description["classes"], description["num_classes"], description["complete"]) == ([], 2, True)
         assert len(reader.fingerprint) == 32
 
@@ -204,8 +206,12 @@ def test_a_stream_of_another_size_is_refused(
         reader.image(0)
 
 
-def test_files_without_images_are_refused(tmp_path: Path) -> None:
+def test_files_without_images(tmp_path: Path) -> None:
     with BetonWriter(tmp_path / "a.beton", 1, [fmt.FieldSpec("x", fmt.FLOAT_FIELD)]) as writer:
         writer.add("a", [1.5])
-    with pytest.raises(BetonError, match=r"no RGB image field, only: x \(float\)"):
-        BetonReader(tmp_path / "a.beton")
+    with BetonReader(tmp_path / "a.beton") as reader:
+        reader.check_structure()
+        assert reader.column("x").tolist() == [1.5]
+        assert describe(reader)["jpeg"] == 0
+        with pytest.raises(BetonError, match=r"no RGB image field, only: x \(float\)"):
+            reader.image(0)

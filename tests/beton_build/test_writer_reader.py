@@ -16,7 +16,8 @@ from fasttrain.base.errors import BetonError
 from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import FOOTER, MAGIC
-from fasttrain.beton_build.writer import BetonWriter, EncodedImage
+from fasttrain.beton_build.values import EncodedImage
+from fasttrain.beton_build.writer import BetonWriter
 
 Sample = tuple[str, EncodedImage, int]
 

@@ -1,0 +1,60 @@
+"""What `fasttrain info` tells about a `.beton`."""
+
+from typing import Any
+
+import numpy as np
+
+from fasttrain.beton_build.format import MODE_JPG, MODE_RAW
+from fasttrain.beton_build.reader import BetonReader
+
+_TOLD_ELSEWHERE = {"class_names", "original_kinds"}
+
+
+def describe(reader: BetonReader) -> dict[str, Any]:
+    """Samples, classes, fields, bytes, complete, indexed, and how the file was built."""
+    labels = reader.labels
+    known = labels[labels >= 0]
+    return {
+        "samples": reader.num_samples,
+        "classes": reader.class_names or [],
+        "num_classes": len(reader.class_names) if reader.class_names else int(known.max(initial=-1)) + 1,
+        "labelled": int(known.size),
+        "fields": [{"name": field.name, "type": field.type_name} for field in reader.fields],
+        "bytes": reader.num_bytes,
+        **_images(reader),
+        "original_kinds": _original_kinds(reader),
+        "page_size": reader.page_size,
+        "complete": True,  # an incomplete file cannot be opened
+        "indexed": reader.indexed,
+        "has_ids": reader.has_trailer,
+        "fingerprint": reader.fingerprint,
+        "build": {key: value for key, value in reader.build_info.items() if key not in _TOLD_ELSEWHERE},
+    }
+
+
+def _images(reader: BetonReader) -> dict[str, Any]:
+    if not reader.has_images:
+        return {"image_bytes": 0, "jpeg": 0, "raw": 0, "width": {}, "height": {}}
+    return {
+        "image_bytes": int(reader.sizes.sum()),
+        "jpeg": int(np.count_nonzero(reader.modes == MODE_JPG)),
+        "raw": int(np.count_nonzero(reader.modes == MODE_RAW)),
+        "width": _spread(reader.widths),
+        "height": _spread(reader.heights),
+    }
+
+
+def _original_kinds(reader: BetonReader) -> dict[str, int]:
+    """How many images were of each format and mode before they were converted."""
+    kinds, originals = reader.build_info.get("original_kinds"), reader.originals
+    if originals is None or not isinstance(kinds, list):
+        return {}
+    counts = np.bincount(originals["kind"], minlength=len(kinds))
+    return {str(kind): int(count) for kind, count in zip(kinds, counts.tolist(), strict=False)}
+
+
+def _spread(values: np.ndarray) -> dict[str, int]:
+    """Least, median and largest of `values` ({} when there are none)."""
+    if not values.size:
+        return {}
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
