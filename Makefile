@@ -18,17 +18,19 @@ setup: $(VENV)/.ready-dev
 
 # --- set-up -----------------------------------------------------------------------------------------------------
 
-$(VENV)/.ready: pyproject.toml setup.py
+$(VENV)/.ready: pyproject.toml setup.py $(wildcard kernels/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo "fasttrain needs Python 3.10 or newer as '$(PYTHON)': sudo apt-get install -y python3 python3-venv, or make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python's venv module is missing; this brings it: sudo apt-get install -y python3-venv"; exit 1; }
 	@command -v c++ >/dev/null || \
-	  echo "Note: there is no C++ compiler, so parts that compile (FFCV, torch.compile) stay out; this brings it: sudo apt-get install -y build-essential"
+	  echo "Note: there is no C++ compiler, so parts that compile (native kernels, FFCV) stay out; this brings it: sudo apt-get install -y build-essential libjpeg-dev"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing fasttrain into $(VENV) (PyTorch is a download of some gigabytes; a few minutes the first time)"
 	@$(PIP) --upgrade pip
 	@$(PIP) --editable .
+	@$(BIN)/python -c 'import sys; from fasttrain.kernels.jpeg import native_available; sys.exit(not native_available())' || \
+	  echo "Note: the native kernels were not built, so Pillow does their work, only slower; this brings what they need: sudo apt-get install -y build-essential python3-dev libjpeg-dev"
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

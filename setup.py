@@ -1,10 +1,13 @@
-"""Maps the top-level folders into the ``fasttrain`` namespace.
+"""Maps the top-level folders into the ``fasttrain`` namespace, and builds the native kernels where that is possible.
 
 ``kernels/`` and ``beton_build/`` are rooms of their own at the top of the repository, but they are imported as
 ``fasttrain.kernels`` and ``fasttrain.beton_build``: a bare ``kernels`` in site-packages would be another project's.
 """
 
-from setuptools import find_packages, setup
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, find_packages, setup
 
 MAPPED_FOLDERS = {"fasttrain.kernels": "kernels", "fasttrain.beton_build": "beton_build"}
 
@@ -15,8 +18,19 @@ for package, folder in MAPPED_FOLDERS.items():
 # Not a package, but setuptools takes every folder with data for one.
 packages.append("fasttrain.report.templates")
 
+native = Extension(
+    "fasttrain.kernels._native",
+    sources=sorted(str(path) for path in Path("kernels/native").glob("*.cpp")),
+    depends=sorted(str(path) for path in Path("kernels/native").glob("*.h")),
+    include_dirs=[pybind11.get_include()],
+    libraries=["jpeg"],
+    extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden"],
+    optional=True,  # without a compiler or libjpeg's headers, Pillow does the work, only slower
+)
+
 setup(
     packages=packages,
     package_dir={"fasttrain": "fasttrain", **MAPPED_FOLDERS},
-    package_data={"fasttrain": ["py.typed"], "fasttrain.report.templates": ["*"]},
+    package_data={"fasttrain": ["py.typed"], "fasttrain.kernels": ["*.pyi"], "fasttrain.report.templates": ["*"]},
+    ext_modules=[native],
 )

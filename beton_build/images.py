@@ -1,34 +1,28 @@
 """Decodes images and brings every colour mode to 8-bit RGB, by one policy.
 
-- EXIF (or XMP) orientation is applied. Embedded colour profiles are ignored.
+- EXIF (or XMP) orientation is applied. Embedded colour (ICC) profiles are ignored: values are taken for sRGB.
 - Grey and black-and-white: the value goes into all three channels. 16-bit values: the upper 8 bits.
 - Transparency (alpha channel, transparent palette entry or colour): over white.
 - CMYK and YCCK: Pillow's conversion, Adobe's inverted values included.
 - Animations and multi-page files: the first picture.
 - 32-bit integer and floating-point pixels have no defined range and are refused.
 - A truncated stream is an error; nothing is made up for what is missing. (Wrong bytes inside of a JPEG's entropy code
-  that libjpeg bridges with a mere warning cannot be seen through Pillow.)
+  that libjpeg bridges with a mere warning cannot be seen through Pillow; `kernels.jpeg` finds them.)
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from fasttrain.beton_build import jpeg
-from fasttrain.beton_build.format import MAX_SIDE, MODE_JPG, MODE_RAW
-from fasttrain.beton_build.values import EncodedImage
 
 Data = bytes | bytearray | memoryview
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-DEFAULT_QUALITY = 95
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,14 +33,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image ready to be stored, and what was done to it."""
-
-    image: EncodedImage
-    changes: tuple[str, ...]  # of "re-encoded", "as pixels", "rotated", "resized", "from MODE"; empty: bytes kept
 
 
 def decode_rgb(source: Data | str | os.PathLike[str]) -> np.ndarray:
@@ -60,8 +46,8 @@ def decode_rgb(source: Data | str | os.PathLike[str]) -> np.ndarray:
         OSError: the file cannot be read.
     """
     data = source if isinstance(source, bytes | bytearray | memoryview) else Path(source).read_bytes()
-    with _opened(data) as image:
-        return np.asarray(_loaded(image, normalise))
+    with opened(data) as image:
+        return np.asarray(loaded(image, normalise))
 
 
 def decode_stream(data: Data, expect: tuple[int, int] | None = None) -> np.ndarray:
@@ -76,10 +62,10 @@ def decode_stream(data: Data, expect: tuple[int, int] | None = None) -> np.ndarr
     Raises:
         ValueError: the stream cannot be decoded or has another size.
     """
-    with _opened(data) as image:
+    with opened(data) as image:
         if expect is not None and image.size != (expect[1], expect[0]):
             raise ValueError(f"the stream is {image.width}x{image.height}, the file says {expect[1]}x{expect[0]}")
-        return np.asarray(_loaded(image, to_rgb))
+        return np.asarray(loaded(image, to_rgb))
 
 
 def normalise(image: Image.Image) -> Image.Image:
@@ -103,7 +89,7 @@ def upright_size(source: Path | BytesIO) -> tuple[int, int]:
     with source.open("rb") if isinstance(source, Path) else source as file:
         try:
             image = Image.open(file)
-        except Exception as error:  # see `_opened`
+        except Exception as error:  # see `opened`
             raise ValueError(_reason(error)) from None
         swapped = orientation(image) >= 5  # orientations 5 to 8 turn the image by a quarter
         return (image.height, image.width) if swapped else (image.width, image.height)
@@ -146,86 +132,12 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
-def prepare(
-    data: bytes | EncodedImage, mode: str, quality: int = DEFAULT_QUALITY, max_resolution: int | None = None
-) -> Prepared:
-    """Decode an image and bring it into the form in which it is stored.
-
-    Args:
-        data: the bytes of an image file, or an image as another `.beton` stores it.
-        mode: "keep" leaves the bytes of a fitting JPEG as they are (after decoding them once) and re-encodes all
-            else; "jpg" re-encodes everything; "raw" stores pixels.
-        quality: of JPEG re-encoding, with 4:2:0 sub-sampling.
-        max_resolution: longest side in pixels; larger images are shrunk (Lanczos; a JPEG more than twice as large is
-            first decoded at a fraction of its size, never below twice the target).
+def opened(data: Data) -> Image.Image:
+    """An image file's bytes as a Pillow image, its header read.
 
     Raises:
-        ValueError: the image cannot be decoded or stored; the message is the reason.
+        ValueError: it is not an image; the message is the reason.
     """
-    with _opened(data) as image:
-        shrinks = max_resolution is not None and max(image.size) > max_resolution
-        keeps = mode == "keep" and not shrinks and keep_bytes_ok(data, image)
-        changes = _changes(image, mode, shrinks, keeps)
-        if keeps:
-            kept = EncodedImage(data, MODE_JPG, image.width, image.height)
-            _verify_stream(image)
-            return Prepared(kept, ())
-        if shrinks and max_resolution is not None:
-            image.draft(None, _fitted(image.size, 2 * max_resolution))
-        rgb = _loaded(image, normalise)
-    if shrinks and max_resolution is not None:
-        rgb = rgb.resize(_fitted(rgb.size, max_resolution), Image.Resampling.LANCZOS)
-    if max(rgb.size) > MAX_SIDE:
-        raise ValueError(f"it is {rgb.width}x{rgb.height} pixels; sides go up to {MAX_SIDE}: use --max-resolution")
-    if mode == "raw":
-        return Prepared(EncodedImage(rgb.tobytes(), MODE_RAW, rgb.width, rgb.height), changes)
-    stream = BytesIO()
-    rgb.save(stream, "JPEG", quality=quality, subsampling="4:2:0")
-    return Prepared(EncodedImage(stream.getvalue(), MODE_JPG, rgb.width, rgb.height), changes)
-
-
-def _verify_stream(image: Image.Image) -> None:
-    """Decode the whole entropy code of a JPEG, but the pixels at an eighth of the size only: a third faster.
-
-    Raises:
-        ValueError: the stream cannot be decoded.
-    """
-    image.draft(None, (1, 1))
-    _loaded(image, lambda loaded: loaded)
-
-
-def keep_bytes_ok(data: Data, image: Image.Image) -> bool:
-    """Whether a file's bytes can be stored unchanged: a JPEG that every decoder reads, and that needs no rotation.
-
-    That is a Huffman-coded, 8-bit stream, baseline or progressive, with one component (FFCV decodes grey to RGB) or
-    three of a usual sub-sampling.
-    """
-    frame = jpeg.read_frame(data)
-    if frame is None or image.format != "JPEG" or image.size != (frame.width, frame.height):
-        return False
-    return frame.is_common and image.mode in ("RGB", "L") and orientation(image) == 1
-
-
-def _changes(image: Image.Image, mode: str, shrinks: bool, keeps: bool) -> tuple[str, ...]:
-    if keeps:
-        return ()
-    changes = ["as pixels" if mode == "raw" else "re-encoded"]
-    if orientation(image) != 1:
-        changes.append("rotated")
-    if shrinks:
-        changes.append("resized")
-    if image.mode != "RGB" or "transparency" in image.info:
-        changes.append(f"from {image.mode}{' with transparency' if 'transparency' in image.info else ''}")
-    return tuple(changes)
-
-
-def _fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """`size` scaled so that its longest side is `longest`; never enlarged, no side under 1."""
-    scale = min(1.0, longest / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _opened(data: Data) -> Image.Image:
     if not memoryview(data).nbytes:
         raise ValueError("it is empty")
     try:
@@ -236,14 +148,18 @@ def _opened(data: Data) -> Image.Image:
         raise ValueError(_reason(error)) from None
 
 
-def _loaded(image: Image.Image, then: Any) -> Any:
-    """Decode all pixels and hand the image to `then`; whatever the decoder raises becomes a ValueError."""
+def loaded(image: Image.Image, then: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Decode all pixels and give what `then` makes of the image.
+
+    Raises:
+        ValueError: the pixels cannot be decoded; the message is the reason.
+    """
     try:
         image.load()
         return then(image)
     except MemoryError:
         raise
-    except Exception as error:  # see `_opened`
+    except Exception as error:  # see `opened`
         raise ValueError(_reason(error)) from None
 
 

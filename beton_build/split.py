@@ -1,8 +1,9 @@
-"""A seeded, stratified split of the samples into training and validation part."""
+"""Deals samples out: a seeded, stratified split into training and validation part, and shards of a list."""
 
 import numpy as np
 import xxhash
 
+from fasttrain.base.errors import SourceError
 from fasttrain.beton_build.trailer import encode_id
 
 
@@ -30,6 +31,21 @@ def split_rows(ids: list[str], labels: np.ndarray, fraction: float, seed: int) -
     chosen = np.zeros(len(ids), bool)
     chosen[order] = place < np.repeat(wanted, counts)
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def shard_rows(count: int, index: int, shards: int) -> np.ndarray:
+    """Rows of the `index`-th of `shards` consecutive parts of `count` samples, which differ by at most one in length.
+
+    Raises:
+        SourceError: there is no such shard, or it would be empty.
+    """
+    if not 0 <= index < shards:
+        raise SourceError(
+            f"there is no shard {index}/{shards}: they are counted from 0/{shards} to {shards - 1}/{shards}"
+        )
+    if shards > count:
+        raise SourceError(f"{count} samples cannot be dealt to {shards} shards; use {count} or fewer")
+    return np.arange(count * index // shards, count * (index + 1) // shards)
 
 
 def _shares(counts: np.ndarray, fraction: float, classes: np.ndarray, seed: int) -> np.ndarray:

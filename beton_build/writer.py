@@ -76,7 +76,7 @@ class BetonWriter:
         self._position = fmt.round_up(head, self.page_size)
         self._mode = "rb+" if going_on else "wb"
         self._file: IO[bytes] | None = None
-        self._completed = False
+        self._completed = self._published = False
 
     def __enter__(self) -> "BetonWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,10 @@ class BetonWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
+            if error is None and not self._published:
                 self.complete()
-                self.publish()
+                publish(part_path(self.path), self.path)
+                self.published()
         except BaseException:
             self._leave()
             raise
@@ -222,11 +223,10 @@ class BetonWriter:
         self.sync()
         self._completed = True
 
-    def publish(self) -> None:
-        """Give the completed file its name."""
-        assert self._completed
+    def published(self) -> None:
+        """The completed file has its name; there is nothing left to hold."""
+        self._published = True
         self._close()
-        publish(part_path(self.path), self.path)
 
     def discard(self) -> None:
         """Close the file and remove it, whatever it holds."""

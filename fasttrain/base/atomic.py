@@ -18,11 +18,16 @@ def part_path(path: str | os.PathLike[str]) -> Path:
 def publish(part: Path, path: Path) -> None:
     """Give a finished, synced temporary file its final name, and make the rename itself durable."""
     part.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the creation, renaming and removal of files in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 @contextmanager

@@ -15,6 +15,15 @@ class Mode(str, Enum):
     keep = "keep"
     jpg = "jpg"
     raw = "raw"
+    smart = "smart"
+    proportion = "proportion"
+
+
+class Format(str, Enum):
+    """What is written."""
+
+    beton = "beton"
+    webdataset = "webdataset"
 
 
 class OnError(str, Enum):
@@ -27,6 +36,7 @@ class OnError(str, Enum):
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("build")(build)
+    app.command("merge")(merge)
     app.command("info")(info)
     app.command("verify")(verify)
 
@@ -41,7 +51,9 @@ def build(
             "folder's name.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT.beton", help="The file to write.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT.beton", help="The file to write (the folder, with --format webdataset).")
+    ],
     classes: Annotated[Path | None, typer.Option(help="Class names, one a line; their order gives the labels.")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="A table with the columns id,label; replaces the labels of the sources.")
@@ -60,13 +72,29 @@ def build(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="keep: a JPEG's own bytes where they fit, all else re-encoded; jpg: all re-encoded; raw: pixels."
+            help="keep: a JPEG's own bytes where they fit, all else re-encoded; jpg: all re-encoded; raw: pixels; "
+            "smart: pixels up to --smart-threshold, else as keep; proportion: a share as keep, the others as pixels."
         ),
     ] = Mode.keep,
     max_resolution: Annotated[
         int | None, typer.Option(min=1, help="Longest side in pixels; larger images are shrunk (Lanczos).")
     ] = None,
+    min_resolution: Annotated[
+        int | None, typer.Option(min=1, help="Shorter side in pixels; images are shrunk to it, never enlarged.")
+    ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of re-encoded JPEGs (4:2:0).")] = 95,
+    smart_threshold: Annotated[
+        int, typer.Option(min=0, help="Bytes of pixels up to which --mode smart stores them.")
+    ] = 256 * 256 * 3,
+    compress_probability: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of images that --mode proportion stores as JPEG.")
+    ] = 0.5,
+    output_format: Annotated[
+        Format, typer.Option("--format", help="beton, or webdataset: a folder of tar archives with DALI's index files.")
+    ] = Format.beton,
+    tar_size: Annotated[
+        str, typer.Option(help="With --format webdataset: size of an archive, as 256MiB or 1GB.")
+    ] = "256MiB",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads [default: the cores at hand].")] = None,
     page_size: Annotated[
         int | None,
@@ -75,18 +103,24 @@ def build(
     on_error: Annotated[
         OnError, typer.Option(help="Broken images: fail (all are listed, nothing is written) or skip them.")
     ] = OnError.fail,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the list, counted from 0; see merge.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a build that was interrupted; it ends in the same bytes.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert images to a .beton file: decoded once, turned upright, RGB, in one file that FFCV reads too."""
     from fasttrain.base.config import load_settings
     from fasttrain.base.console import say
-    from fasttrain.beton_build.build import BuildOptions
     from fasttrain.beton_build.build import build as run
     from fasttrain.beton_build.format import is_page_size
+    from fasttrain.beton_build.options import BuildOptions
     from fasttrain.beton_build.sources import read_source
 
-    if out.suffix != ".beton":
+    if out.suffix != ".beton" and output_format is Format.beton:
         raise typer.BadParameter(f"the last argument names the file to write and must end in .beton, not {out}")
     if page_size is not None and not is_page_size(page_size):
         raise typer.BadParameter(f"--page-size {page_size} is not a power of two from 2097152 to 2147483648")
@@ -99,6 +133,13 @@ def build(
         "mode": mode.value,
         "quality": quality,
         "max_resolution": max_resolution,
+        "min_resolution": min_resolution,
+        "smart_threshold": smart_threshold,
+        "compress_probability": compress_probability,
+        "format": output_format.value,
+        "tar_bytes": _parse_size(tar_size),
+        "shard": _parse_shard(shard),
+        "resume": resume,
         "workers": workers,
         "on_error": on_error.value,
         "page_size": page_size,
@@ -111,6 +152,40 @@ def build(
     report = run(samples, out, load_settings(BuildOptions, options, "build"))
     result = report.as_json()
     finish(result if as_json else _without_empty(result), as_json)
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    """``2/8`` -> (2, 8)."""
+    if text is None:
+        return None
+    index, separator, count = text.partition("/")
+    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise typer.BadParameter(f"--shard takes I/N with I from 0 to N - 1, as 0/4, not {text!r}")
+    return int(index), int(count)
+
+
+_UNITS = {"": 1, "KB": 1000, "KIB": 1 << 10, "MB": 10**6, "MIB": 1 << 20, "GB": 10**9, "GIB": 1 << 30}
+
+
+def _parse_size(text: str) -> int:
+    """``256MiB`` -> bytes."""
+    digits = text.strip().rstrip("kKmMgGiIbB ")
+    unit = text.strip()[len(digits) :].strip().upper()
+    if not digits.isdigit() or int(digits) < 1 or unit not in _UNITS:
+        raise typer.BadParameter(f"{text!r} is not a size such as 256MiB or 1GB")
+    return int(digits) * _UNITS[unit]
+
+
+def merge(
+    sources: Annotated[list[Path], typer.Argument(metavar="A.beton B.beton...", help="The files to join, in order.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.beton", help="The file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join .beton files (the shards of a build, or data sets of equal classes) to one; no image is decoded."""
+    from fasttrain.beton_build.merge import merge as run
+
+    finish(run(sources, out, force=force), as_json)
 
 
 def _say_what_was_found(samples: Any, say: Any) -> None:

@@ -115,7 +115,8 @@ class _Demo:
         say(sample_settings.describe_shift())
 
     def build(self) -> None:
-        from fasttrain.beton_build.build import BuildOptions, build
+        from fasttrain.beton_build.build import build
+        from fasttrain.beton_build.options import BuildOptions
         from fasttrain.beton_build.sources import read_source
 
         settings, sample = self.settings, self.result.sample

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from fasttrain.base.errors import BetonError, SourceError
-from fasttrain.beton_build import build as building
-from fasttrain.beton_build.build import BrokenImagesError, BuildOptions, build
+from fasttrain.beton_build.build import build
 from fasttrain.beton_build.images import decode_rgb
+from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.reader import BetonReader
+from fasttrain.beton_build.report import BrokenImagesError
 from fasttrain.beton_build.sources import read_source
 from fasttrain.beton_build.verify import verify
 
@@ -150,16 +151,6 @@ def test_too_small_pages_leave_nothing(tmp_path: Path) -> None:
     build(samples, tmp_path / "a.beton", BuildOptions(mode="raw"))
     with BetonReader(tmp_path / "a.beton") as reader:
         assert reader.page_size == 1 << 22
-
-
-def test_an_interrupted_build_leaves_nothing(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(building, "_prepare_one", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        build(read_source(tree), tmp_path / "a.beton", BuildOptions(val_fraction=0.25))
-    assert left_over(tmp_path) == []
 
 
 def test_verify_finds_every_wrong_image(tree: Path, tmp_path: Path) -> None:

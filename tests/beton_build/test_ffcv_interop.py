@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from fasttrain.beton_build import format as fmt
-from fasttrain.beton_build.build import BuildOptions, build
+from fasttrain.beton_build.build import build
 from fasttrain.beton_build.images import decode_rgb
+from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import SampleList, read_source
 from fasttrain.beton_build.values import EncodedImage

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fasttrain.beton_build import jpeg
-from fasttrain.beton_build.format import MODE_JPG, MODE_RAW
-from fasttrain.beton_build.images import decode_rgb, decode_stream, prepare, to_rgb
+from fasttrain.beton_build.images import decode_rgb, decode_stream, to_rgb
 
 Pixels = Callable[..., np.ndarray]
 Encoded = Callable[..., bytes]
@@ -32,13 +30,6 @@ def test_orientation_is_applied(pixels: Pixels, value: int, fmt: str) -> None:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     assert np.array_equal(decode_rgb(data), expected)
     assert decode_rgb(data).shape == ((20, 12, 3) if 5 <= value <= 8 else (12, 20, 3))
-
-
-def test_rotated_jpegs_are_not_kept(pixels: Pixels) -> None:
-    prepared = prepare(with_orientation(pixels(20, 12), 6), "keep")
-    assert (prepared.image.width, prepared.image.height) == (12, 20)
-    assert prepared.changes == ("re-encoded", "rotated")
-    assert prepare(with_orientation(pixels(20, 12), 1), "keep").changes == ()
 
 
 def test_unreadable_exif_does_not_spoil_good_pixels(pixels: Pixels) -> None:
@@ -102,7 +93,6 @@ def test_cmyk_jpegs(pixels: Pixels, encoded: Encoded) -> None:
     image = Image.fromarray(pixels(32, 24))
     data = encoded(image.convert("CMYK"), "JPEG", quality=95)
     assert np.abs(decode_rgb(data).astype(int) - pixels(32, 24)).mean() < 6
-    assert prepare(data, "keep").changes == ("re-encoded", "from CMYK")
 
 
 def test_premultiplied_and_odd_modes() -> None:
@@ -116,8 +106,6 @@ def test_truncated_files_are_errors(pixels: Pixels, encoded: Encoded, fmt: str) 
     data = encoded(pixels(64, 64), fmt)
     for length in (1, 3, 10, len(data) // 4, len(data) // 2, len(data) - 40):
         with pytest.raises(ValueError):
-            prepare(data[:length], "keep")
-        with pytest.raises(ValueError):
             decode_rgb(data[:length])
         with pytest.raises(ValueError):
             decode_stream(data[:length])
@@ -127,103 +115,3 @@ def test_truncated_files_are_errors(pixels: Pixels, encoded: Encoded, fmt: str) 
 def test_what_is_no_image(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         decode_rgb(data)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"quality": 80},
-        {"progressive": True},
-        {"subsampling": "4:4:4"},
-        {"subsampling": "4:2:2"},
-        {"subsampling": "4:2:0", "optimize": True},
-        {"restart_marker_blocks": 2},
-        {"keep_rgb": True},
-    ],
-)
-def test_usual_jpegs_are_kept(pixels: Pixels, encoded: Encoded, options: dict[str, Any]) -> None:
-    data = encoded(pixels(50, 40), "JPEG", **options)
-    prepared = prepare(data, "keep")
-    assert prepared.image.data == data and prepared.image.mode == MODE_JPG
-    assert (prepared.image.width, prepared.image.height, prepared.changes) == (50, 40, ())
-
-
-def test_grey_jpegs_are_kept(pixels: Pixels, encoded: Encoded) -> None:
-    data = encoded(pixels(50, 40)[..., 0], "JPEG")
-    assert prepare(data, "keep").image.data == data
-
-
-def test_files_of_several_pictures_are_not_kept(pixels: Pixels, encoded: Encoded) -> None:
-    second = Image.fromarray(pixels(50, 40, 1))
-    data = encoded(pixels(50, 40), "MPO", save_all=True, append_images=[second])
-    prepared = prepare(data, "keep")
-    assert prepared.changes == ("re-encoded",)
-    assert np.abs(decode_stream(prepared.image.data).astype(int) - pixels(50, 40)).mean() < 6
-    frames = encoded(pixels(50, 40), "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert np.array_equal(decode_rgb(frames), pixels(50, 40))
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_kept_jpegs_are_decoded_to_their_end(pixels: Pixels, encoded: Encoded, options: dict[str, Any]) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    data = encoded(noise, "JPEG", **options)
-    assert prepare(data, "keep").image.width == 300
-    for share in (0.1, 0.5, 0.9, 0.99):
-        with pytest.raises(ValueError, match="truncated"):
-            prepare(data[: int(share * len(data))], "keep")
-
-
-def test_modes(pixels: Pixels, encoded: Encoded) -> None:
-    data = encoded(pixels(50, 40), "JPEG", quality=60)
-    again, raw = prepare(data, "jpg", quality=95), prepare(data, "raw")
-    assert again.image.data != data and again.changes == ("re-encoded",)
-    with Image.open(BytesIO(again.image.data)) as image:
-        assert image.format == "JPEG"
-    frame = jpeg.read_frame(again.image.data)
-    assert frame is not None and frame.factors == ((2, 2), (1, 1), (1, 1))
-    assert raw.changes == ("as pixels",)
-    assert raw.image.mode == MODE_RAW and raw.image.data == decode_rgb(data).tobytes()
-    assert len(prepare(data, "jpg", quality=20).image.data) < len(again.image.data)
-
-
-def test_max_resolution_only_shrinks(pixels: Pixels, encoded: Encoded) -> None:
-    data = encoded(pixels(400, 100), "JPEG", quality=95)
-    same = prepare(data, "keep", max_resolution=400)
-    assert same.image.data == data
-    small = prepare(data, "raw", max_resolution=100)
-    assert (small.image.width, small.image.height) == (100, 25)
-    shown = np.frombuffer(small.image.data, np.uint8).reshape(25, 100, 3)
-    expected = np.asarray(Image.fromarray(pixels(400, 100)).resize((100, 25), Image.Resampling.LANCZOS))
-    assert np.abs(shown.astype(int) - expected).mean() < 1.5
-    thin = prepare(encoded(pixels(300, 1), "PNG"), "keep", max_resolution=10)
-    assert (thin.image.width, thin.image.height) == (10, 1)
-
-
-def test_max_resolution_of_a_rotated_image(pixels: Pixels) -> None:
-    prepared = prepare(with_orientation(pixels(400, 100), 6, quality=95), "keep", max_resolution=40)
-    assert (prepared.image.width, prepared.image.height) == (10, 40)
-    assert prepared.changes == ("re-encoded", "rotated", "resized")
-
-
-def test_sides_beyond_the_format_are_refused() -> None:
-    stream = BytesIO()
-    Image.new("L", (70_000, 1)).save(stream, "PNG")
-    with pytest.raises(ValueError, match=r"70000x1 pixels.*--max-resolution"):
-        prepare(stream.getvalue(), "raw")
-    assert prepare(stream.getvalue(), "raw", max_resolution=1000).image.width == 1000
-
-
-def test_frame_headers(pixels: Pixels, encoded: Encoded) -> None:
-    frame = jpeg.read_frame(encoded(pixels(33, 21), "JPEG", progressive=True, subsampling="4:2:2"))
-    assert frame == jpeg.Frame(jpeg.PROGRESSIVE, 8, 33, 21, ((2, 1), (1, 1), (1, 1)))
-    for data in (
-        b"",
-        b"\xff\xd8",
-        b"\xff\xd8\xff\xe0\x00",
-        b"\xff\xd8\xff\xe0\x00\x00" * 9,
-        b"\xff\xd8" + b"\xff" * 50,
-    ):
-        assert jpeg.read_frame(data) is None
-    assert not jpeg.Frame(0xC9, 8, 1, 1, ((1, 1),) * 3).is_common  # arithmetic coding
-    assert not jpeg.Frame(0xC1, 12, 1, 1, ((1, 1),) * 3).is_common
-    assert not jpeg.Frame(0xC0, 8, 1, 1, ((3, 1), (1, 1), (1, 1))).is_common

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasttrain.beton_build.build import BuildOptions, build
+from fasttrain.beton_build.build import build
+from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.sources import read_source
 
 SIZES = [(61, 47), (40, 40), (33, 90), (128, 31), (47, 61), (75, 50), (200, 37), (50, 51), (32, 32), (99, 101)]

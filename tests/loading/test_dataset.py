@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from fasttrain.base.errors import FasttrainError, ImageError, LoaderError
-from fasttrain.beton_build.build import BuildOptions, build
+from fasttrain.beton_build.build import build
+from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.sources import read_source
 from fasttrain.loading.dataset import open_dataset, select_rows
 from fasttrain.loading.loader import Loader

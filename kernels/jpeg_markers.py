@@ -1,4 +1,4 @@
-"""Reads the frame header of a JPEG stream (ITU-T T.81, annex B), without decoding it."""
+"""Reads the markers of a JPEG stream (ITU-T T.81, annex B), without decoding it."""
 
 import struct
 from dataclasses import dataclass
@@ -33,12 +33,23 @@ class Frame:
         return len(self.factors) == 3 and self.factors[0] in _LUMA_FACTORS and self.factors[1:] == ((1, 1), (1, 1))
 
 
-def read_frame(data: Data) -> Frame | None:
-    """The frame header of a JPEG stream, None when `data` is not one or its markers are broken."""
+@dataclass(frozen=True)
+class Header:
+    """What stands before the first scan: the frame header, where the scan starts, and which segments there are."""
+
+    frame: Frame
+    scan_at: int
+    has_metadata: bool  # APP1: EXIF or XMP
+    has_profile: bool  # APP2 with an ICC profile
+
+
+def read_header(data: Data) -> Header | None:
+    """The header of a JPEG stream, None when `data` is not one or its markers are broken."""
     view = memoryview(data)
     if view.nbytes < 4 or bytes(view[:2]) != b"\xff\xd8":
         return None
     position = 2
+    frame, metadata, profile = None, False, False
     try:
         while True:
             position = _next_marker(view, position)
@@ -47,9 +58,14 @@ def read_frame(data: Data) -> Frame | None:
             if marker in _STANDALONE:
                 continue
             (length,) = struct.unpack_from(">H", view, position)
+            body = view[position + 2 : position + length]
             if marker in _FRAMES:
-                return _parse_frame(view[position + 2 : position + length], marker)
-            if marker in (0xD9, 0xDA) or length < 2:  # end of image, or a scan before any frame
+                frame = _parse_frame(body, marker)
+            metadata |= marker == 0xE1
+            profile |= marker == 0xE2 and bytes(body[:11]) == b"ICC_PROFILE"
+            if marker == 0xDA:
+                return None if frame is None else Header(frame, position - 2, metadata, profile)
+            if marker == 0xD9 or length < 2:  # end of image before any scan
                 return None
             position += length
     except (struct.error, IndexError):
@@ -69,3 +85,12 @@ def _parse_frame(body: memoryview, process: int) -> Frame:
     precision, height, width, count = struct.unpack_from(">BHHB", body)
     factors = tuple((body[7 + 3 * index] >> 4, body[7 + 3 * index] & 15) for index in range(count))
     return Frame(process, precision, width, height, factors)
+
+
+def find_end(data: Data, scan_at: int) -> int:
+    """Bytes up to and including the end marker of the stream whose first scan starts at `scan_at`.
+
+    Inside of entropy code a marker's 0xFF is never followed by what looks like an end marker, so the first one counts.
+    """
+    at = bytes(data).find(b"\xff\xd9", scan_at)
+    return memoryview(data).nbytes if at < 0 else at + 2

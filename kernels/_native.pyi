@@ -1,0 +1,6 @@
+from typing import Any
+
+from typing_extensions import Buffer
+
+def check(data: Buffer) -> dict[str, Any]: ...
+def transcode(data: Buffer, quality: int) -> bytes | None: ...

@@ -1,0 +1,72 @@
+// The Python face of the native kernels: bytes in, plain values out, the GIL released while they work.
+
+#include <pybind11/pybind11.h>
+
+#include "jpeg_check.h"
+#include "jpeg_transcode.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// A contiguous view of any bytes-like object, which must not change meanwhile.
+struct View {
+  explicit View(const py::buffer& buffer) : info(buffer.request()) {
+    if (info.itemsize != 1 || info.ndim != 1 || (info.size > 1 && info.strides[0] != 1)) {
+      throw py::value_error("a contiguous buffer of bytes is needed");
+    }
+  }
+  const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(info.ptr); }
+  std::size_t size() const { return static_cast<std::size_t>(info.size); }
+
+  py::buffer_info info;
+};
+
+py::dict check(const py::buffer& buffer) {
+  const View view(buffer);
+  fasttrain::JpegFacts facts;
+  {
+    py::gil_scoped_release unlocked;
+    facts = fasttrain::check_jpeg(view.data(), view.size());
+  }
+  py::tuple factors(facts.components);
+  for (int i = 0; i < facts.components; ++i) factors[i] = py::make_tuple(facts.factors[i % 4][0], facts.factors[i % 4][1]);
+  py::dict result;
+  result["length"] = facts.length;
+  result["width"] = facts.width;
+  result["height"] = facts.height;
+  result["process"] = facts.process;
+  result["precision"] = facts.precision;
+  result["colour_space"] = facts.colour_space;
+  result["factors"] = factors;
+  result["restarts"] = facts.restarts;
+  result["has_metadata"] = facts.has_metadata;
+  result["has_profile"] = facts.has_profile;
+  return result;
+}
+
+py::object transcode(const py::buffer& buffer, int quality) {
+  const View view(buffer);
+  std::optional<std::vector<std::uint8_t>> stream;
+  {
+    py::gil_scoped_release unlocked;
+    stream = fasttrain::transcode_jpeg(view.data(), view.size(), quality);
+  }
+  if (!stream) return py::none();
+  return py::bytes(reinterpret_cast<const char*>(stream->data()), stream->size());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg.";
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const fasttrain::JpegError& failure) {
+      PyErr_SetString(PyExc_ValueError, failure.what());
+    }
+  });
+  module.def("check", &check, py::arg("data"));
+  module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
+}
