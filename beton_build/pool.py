@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-IN_FLIGHT_PER_WORKER = 4  # items that are worked on or waiting for their turn; bounds the memory
+CHUNK = 4  # items that a thread takes at a time: handing over costs as much as reading a small file
+CHUNKS_PER_WORKER = 2  # that are worked on or waiting for their turn; bounds the memory
 
 
 def ordered_map(
@@ -18,14 +20,19 @@ def ordered_map(
 
     Leaving the iterator early, or an error in `work`, drops what has not begun and waits for the rest.
     """
-    waiting: deque[Future[Result]] = deque()
+    source = iter(items)
+    waiting: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix=thread_name) as pool:
         try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= workers * IN_FLIGHT_PER_WORKER:
-                    yield waiting.popleft().result()
+            while chunk := list(islice(source, CHUNK)):
+                waiting.append(pool.submit(_work_on, work, chunk))
+                if len(waiting) > workers * CHUNKS_PER_WORKER:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _work_on(work: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+    return [work(item) for item in chunk]

@@ -7,6 +7,7 @@ region that crosses no multiple of 2^k crosses no multiple of 2^(k+1) either, so
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from fasttrain.beton_build.records import Original, SampleRecords
 from fasttrain.beton_build.trailer import Data, checksum, pack_trailer, trailer_size
 from fasttrain.beton_build.values import Value, entry_of, region_of
 
+FLUSH_EVERY = 32 << 20  # bytes: bringing them to the disk begins while others are still being prepared
 SMALL_FILE = 512 << 20  # below it, pages of 2 MiB: a small data set is not mostly padding
 
 
@@ -76,6 +78,9 @@ class BetonWriter:
         self._position = fmt.round_up(head, self.page_size)
         self._mode = "rb+" if going_on else "wb"
         self._file: IO[bytes] | None = None
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._flushing: Future[None] | None = None
+        self._unflushed = 0
         self._completed = self._published = False
 
     def __enter__(self) -> "BetonWriter":
@@ -172,15 +177,26 @@ class BetonWriter:
     def _write(self, offset: int, data: Data) -> None:
         assert self._file is not None
         view = memoryview(data).cast("B")
+        self._flush_ahead(view.nbytes)
         while view.nbytes:  # one call may write less than it was given
             written = os.pwrite(self._file.fileno(), view, offset)
             view, offset = view[written:], offset + written
+
+    def _flush_ahead(self, coming: int) -> None:
+        """Start bringing what was written to the disk, so that the next `sync` has little left to wait for."""
+        assert self._file is not None
+        self._unflushed += coming
+        if self._unflushed >= FLUSH_EVERY and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._flushing = self._flusher.submit(os.fsync, self._file.fileno())
 
     # ---- going on after an interruption ------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Bring everything that was added to the disk."""
         assert self._file is not None
+        if self._flushing is not None:
+            self._flushing.result()  # an error of it must not get lost
         os.fsync(self._file.fileno())
 
     def snapshot(self, start: int) -> dict[str, Any]:
@@ -234,6 +250,7 @@ class BetonWriter:
         self._leave()
 
     def _close(self) -> None:
+        self._flusher.shutdown(wait=True)
         if self._file is not None:
             self._file.close()
             self._file = None

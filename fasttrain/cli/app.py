@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from fasttrain.base.errors import FasttrainError
-from fasttrain.cli import data, demo, models, scores
+from fasttrain.cli import bench, data, demo, models, scores
 
 app = typer.Typer(
     name="fasttrain",
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = (data, models, scores, demo)
+_GROUPS: tuple[ModuleType, ...] = (data, models, scores, bench, demo)
 for _group in _GROUPS:
     _group.register(app)
 

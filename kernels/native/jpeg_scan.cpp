@@ -7,7 +7,7 @@
 namespace fasttrain {
 namespace {
 
-constexpr int kLookBits = 11;       // codes up to this length are found by one look-up
+constexpr int kLookBits = 10;       // codes up to this length are found by one look-up
 constexpr int kBlockSize = 64;      // coefficients
 constexpr int kSlack = 512;         // zero bytes behind a segment: a block may begin in it and be all beyond its end
 constexpr int kMaxMean = 2048;      // twice the range of a dequantised DC coefficient of 8-bit pixels
@@ -41,11 +41,19 @@ inline int extended(int value, int size) {
 
 class HuffmanTable {
  public:
+  // Whether this is the table for `table` already: most files have the standard's own ones.
+  bool is_of(const JHUFF_TBL& table, bool is_dc) const {
+    return valid_ && is_dc == is_dc_ && std::memcmp(counts_, table.bits, sizeof counts_) == 0 &&
+           std::memcmp(symbols_, table.huffval, sizeof symbols_) == 0;
+  }
+
   // `is_dc` decides what a symbol means. False for a table that libjpeg refuses.
   bool build(const JHUFF_TBL& table, bool is_dc) {
     std::fill(std::begin(look_), std::end(look_), Entry());
+    valid_ = false;
     is_dc_ = is_dc;
-    symbols_ = table.huffval;
+    std::memcpy(counts_, table.bits, sizeof counts_);
+    std::memcpy(symbols_, table.huffval, sizeof symbols_);
     std::uint32_t code = 0;
     int index = 0;
     for (int length = 1; length <= 16; ++length) {
@@ -68,8 +76,12 @@ class HuffmanTable {
       }
       code <<= 1;
     }
+    valid_ = true;
     return true;
   }
+
+  // Codes of up to kLookBits; nothing for others.
+  Entry find_short(std::uint64_t window) const { return look_[window >> (64 - kLookBits)]; }
 
   Entry find(std::uint64_t window) const {
     const Entry entry = look_[window >> (64 - kLookBits)];
@@ -96,7 +108,8 @@ class HuffmanTable {
   }
 
   Entry look_[1 << kLookBits];
-  const UINT8* symbols_ = nullptr;
+  UINT8 counts_[17], symbols_[256];  // as in the file
+  bool valid_ = false;
   std::uint32_t first_code_[17];
   int first_index_[17], count_[17];
   bool is_dc_ = false;
@@ -130,6 +143,52 @@ class BitReader {
   unsigned held_ = 0;
 };
 
+// What the next kRunBits bits mean if nobody wants the values: all AC codes that lie in them as a whole, up to the end of
+// the block. Most codes are short, so one look-up goes over about three of them.
+class Run {
+ public:
+  void add(unsigned bits, int advance) { packed_ = static_cast<std::uint16_t>(packed_ + bits + (advance << 6)); }
+  void end(unsigned bits) { packed_ = static_cast<std::uint16_t>((packed_ + bits) | 1u << 12); }
+
+  bool fits() const { return packed_ != 0; }        // at least one code
+  unsigned bits() const { return packed_ & 63; }
+  int advance() const { return packed_ >> 6 & 63; }  // coefficients, the end of the block not counted
+  bool ends() const { return packed_ >> 12 != 0; }   // the last code ends the block
+
+ private:
+  std::uint16_t packed_ = 0;
+};
+
+constexpr int kRunBits = 12;
+constexpr int kRunsPerRefill = 56 / kRunBits;
+
+class RunTable {
+ public:
+  void build(const HuffmanTable& table) {
+    for (std::uint32_t index = 0; index < (1u << kRunBits); ++index) {
+      Run run;
+      std::uint64_t window = std::uint64_t{index} << (64 - kRunBits);
+      while (true) {
+        const Entry entry = table.find_short(window);
+        if (!entry || run.bits() + entry.bits() > kRunBits) break;
+        if (entry.advance() == kBlockSize) {
+          run.end(entry.bits());
+          break;
+        }
+        if (run.advance() + entry.advance() >= kBlockSize) break;
+        run.add(entry.bits(), entry.advance());
+        window <<= entry.bits();
+      }
+      runs_[index] = run;
+    }
+  }
+
+  Run find(std::uint64_t window) const { return runs_[window >> (64 - kRunBits)]; }
+
+ private:
+  Run runs_[1 << kRunBits];
+};
+
 constexpr const char* kNoCode = "its entropy code is damaged: a code that stands for nothing";
 constexpr const char* kTooMany = "its entropy code is damaged: a block with too many coefficients";
 
@@ -142,6 +201,7 @@ constexpr std::uint8_t kNatural[kBlockSize] = {
 struct Component {
   const HuffmanTable* dc;
   const HuffmanTable* ac;
+  const RunTable* runs;  // of `ac`, when coefficients are not kept
   int columns, rows;  // blocks of one MCU
   int quantum;
   int predictor;
@@ -202,6 +262,18 @@ const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
   if (kKeep) block[0] = ratios ? rescaled(component.predictor, ratios[0]) : static_cast<JCOEF>(component.predictor);
   for (int index = 1; index < kBlockSize;) {
     bits.refill();
+    if (!kKeep) {
+      int turn = 0;
+      for (; turn < kRunsPerRefill; ++turn) {
+        const Run run = component.runs->find(bits.window());
+        if (!run.fits() || index + run.advance() >= kBlockSize) break;  // a long code, or the last coefficient
+        bits.drop(run.bits());
+        index += run.advance();
+        if (run.ends()) return nullptr;
+      }
+      if (turn > 0) bits.refill();
+      if (turn == kRunsPerRefill) continue;
+    }
     const Entry ac = component.ac->find(bits.window());
     if (!ac) return kNoCode;
     index += ac.advance();
@@ -278,8 +350,8 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
                       std::size_t& end, const char*& reason, CoefficientPlane* planes) {
   if (!is_sequential(decoder)) return ScanVerdict::unknown;
   thread_local HuffmanTable tables[2][NUM_HUFF_TBLS];
+  thread_local RunTable runs[NUM_HUFF_TBLS];
   thread_local Segment segment;
-  bool built[2][NUM_HUFF_TBLS] = {};
   Layout layout;
   layout.count = decoder.num_components;
   for (int i = 0; i < layout.count; ++i) {
@@ -293,14 +365,20 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
     const int numbers[2] = {info.dc_tbl_no, info.ac_tbl_no};
     if (quantisation == nullptr || sources[0] == nullptr || sources[1] == nullptr) return ScanVerdict::unknown;
     for (int kind = 0; kind < 2; ++kind) {
-      bool& done = built[kind][numbers[kind]];
-      if (!done && !tables[kind][numbers[kind]].build(*sources[kind], kind == 0)) return ScanVerdict::unknown;
-      done = true;
+      HuffmanTable& table = tables[kind][numbers[kind]];
+      if (table.is_of(*sources[kind], kind == 0)) continue;
+      if (!table.build(*sources[kind], kind == 0)) return ScanVerdict::unknown;
+      if (kind == 1) runs[numbers[kind]].build(table);
     }
     const bool single = layout.count == 1;  // then it is coded block by block, whatever its factors
-    layout.components[i] = {&tables[0][numbers[0]],         &tables[1][numbers[1]],         single ? 1 : info.h_samp_factor,
-                            single ? 1 : info.v_samp_factor, quantisation->quantval[0],      0,
-                            planes ? &planes[i] : nullptr};
+    Component& component = layout.components[i];
+    component.dc = &tables[0][numbers[0]];
+    component.ac = &tables[1][numbers[1]];
+    component.runs = &runs[numbers[1]];
+    component.columns = single ? 1 : info.h_samp_factor;
+    component.rows = single ? 1 : info.v_samp_factor;
+    component.quantum = quantisation->quantval[0];
+    component.plane = planes ? &planes[i] : nullptr;
   }
   const PlaneShape shape = plane_shape(decoder, 0);
   layout.across = shape.across / layout.components[0].columns;

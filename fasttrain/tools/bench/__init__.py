@@ -1,0 +1,1 @@
+"""Throughput benchmarks, side by side with the peers that are installed."""

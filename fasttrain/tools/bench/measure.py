@@ -1,0 +1,137 @@
+"""Runs contestants in turns, each time in a fresh process, and sums their figures up.
+
+Interleaving spreads what else the machine does over all contestants; the order is rotated from round to round.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fasttrain.base.console import say
+from fasttrain.base.process import available_cores
+
+SHOWN_PACKAGES = ("fasttrain", "numpy", "pillow", "torch", "torchvision", "timm", "ffcv", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do a work.
+
+    Attributes:
+        name: as it is reported.
+        labels: further keys of its result (``work``, ``source``, ``dtype``, ``threads``).
+        command: the process to run; the last line that it prints is a JSON object with `value` (in `unit`) and more.
+    """
+
+    name: str
+    labels: dict[str, Any]
+    command: list[str]
+    unit: str
+
+
+@dataclass
+class Outcome:
+    """What the rounds of one contestant gave."""
+
+    contestant: Contestant
+    rounds: list[float] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """One entry of ``results``."""
+        who = {"name": self.contestant.name, **self.contestant.labels, "unit": self.contestant.unit}
+        if self.error is not None or not self.rounds:
+            return {**who, "error": self.error or "no round was run"}
+        figures = {
+            "median": round(statistics.median(self.rounds), 1),
+            "min": round(min(self.rounds), 1),
+            "max": round(max(self.rounds), 1),
+            "rounds": [round(value, 1) for value in self.rounds],
+        }
+        return {**who, **figures, **self.extra}
+
+
+def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float) -> list[Outcome]:
+    """Run every contestant once a round. One that fails or takes longer than `timeout_s` is not run again."""
+    outcomes = [Outcome(contestant) for contestant in contestants]
+    for turn in range(rounds):
+        start = turn % len(outcomes)
+        for outcome in outcomes[start:] + outcomes[:start]:
+            if outcome.error is None:
+                _run(outcome, timeout_s)
+                last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
+                say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")
+    return outcomes
+
+
+def _run(outcome: Outcome, timeout_s: float) -> None:
+    try:
+        done = subprocess.run(outcome.contestant.command, capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        outcome.error = f"took longer than {timeout_s:.0f} s and was stopped"
+        return
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        outcome.error = f"exit code {done.returncode}: {lines[-1] if lines else 'no message'}"
+        return
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    outcome.rounds.append(float(figures.pop("value")))
+    outcome.extra = figures
+
+
+def ratio(outcomes: Sequence[Outcome], ours: str, theirs: str) -> dict[str, Any] | None:
+    """Ratio of the medians of two contestants, and the least and largest within a round; None if one is missing."""
+    found = {outcome.contestant.name: outcome for outcome in outcomes if outcome.rounds and outcome.error is None}
+    if ours not in found or theirs not in found:
+        return None
+    mine, others = found[ours].rounds, found[theirs].rounds
+    each = [one / other for one, other in zip(mine, others, strict=True)]
+    return {
+        "ours": ours,
+        "theirs": theirs,
+        "ratio": round(statistics.median(mine) / statistics.median(others), 3),
+        "min": round(min(each), 3),
+        "max": round(max(each), 3),
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, cores that may be used, memory, and the versions that matter. No names of hosts or people."""
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: found for name in SHOWN_PACKAGES if (found := _version(name)) is not None},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def python_command(module: str, *arguments: object) -> list[str]:
+    """The command line that runs a module of this installation."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
