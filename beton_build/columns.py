@@ -149,11 +149,11 @@ def numbers_of_text(values: list[str]) -> list[Any]:
     return list(values)
 
 
-def label_text(where: object, value: Any) -> str | None:
+def label_text(value: Any) -> str | None:
     """A label out of JSON as text: text, a whole number, or null.
 
     Raises:
-        SourceError: it is something else.
+        ValueError: it is something else.
     """
     if value is None or isinstance(value, str):
         return value.strip() if value else None
@@ -161,7 +161,7 @@ def label_text(where: object, value: Any) -> str | None:
         return str(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    raise SourceError(f"{where}: a label must be text or a whole number, not {value!r:.60}")
+    raise ValueError(f"a label must be text or a whole number, not {value!r:.60}")
 
 
 def check_kept(keep: Sequence[str], offered: Iterable[str], reserved: Sequence[str]) -> None:

@@ -57,10 +57,20 @@ def json_labels(
     """
     if label_key is None:
         return [None] * len(objects), None
-    labels = [label_text(where, value.get(label_key)) for value in objects]
+    labels = _texts(where, objects, label_key)
     if name_key is None:
         return labels, None
-    return pair_names(where, labels, [label_text(where, value.get(name_key)) for value in objects])
+    return pair_names(where, labels, _texts(where, objects, name_key))
+
+
+def _texts(where: object, objects: Sequence[dict[str, Any]], key: str) -> list[str | None]:
+    texts = []
+    for place, value in enumerate(objects):
+        try:
+            texts.append(label_text(value.get(key)))
+        except ValueError as error:
+            raise SourceError(f"{where}, {_name(False, place)}: {error}") from None
+    return texts
 
 
 def _name(lines: bool, place: int) -> str:

@@ -71,12 +71,10 @@ class SampleList:
             digest.update(encode_id(sample_id) + b"\0")
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         for name, values in self.columns.items():
-            digest.update(f"\0{name}\0".encode("utf-8", "surrogatepass"))
+            digest.update(f"\0{name!r}\0".encode())
             for value in values:
-                data = (
-                    value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode("utf-8", "surrogatepass")
-                )
-                digest.update(data + b"\0")
+                digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+                digest.update(b"\0")
         return digest.hexdigest()
 
     def take(self, rows: Sequence[int]) -> "SampleList":
@@ -110,7 +108,7 @@ def read_source(
     - a folder with one sub-folder a class, or a plain folder, which is unlabelled;
     - a text list of ``path label`` lines, a table (``.csv``, ``.tsv``) with a header, or a list in JSON (``.json``,
       ``.jsonl``), whose paths and labels stand in columns of the usual names;
-    - a WebDataset archive (``.tar``), or several as ``x-{000..012}.tar``, or a folder as ``--format webdataset`` writes;
+    - a WebDataset archive (``.tar``), several as ``x-{000..012}.tar``, or a folder as ``--format webdataset`` writes;
     - another ``.beton``, whose images are taken as they are stored there;
     - a folder with ``labels.csv`` and ``Images/``, or a folder of such folders, whose names then start the ids.
 
@@ -154,7 +152,7 @@ def _expanded(sources: Sequence[PathLike]) -> list[Path]:
     """The sources, patterns in braces replaced by the files that they stand for."""
     return [
         Path(name)
-        for entry in map(os.fspath, sources)
+        for entry in (os.fspath(source) for source in sources)
         for name in ([entry] if "{" not in entry or Path(entry).exists() else expand_braces(entry))
     ]
 

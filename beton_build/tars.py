@@ -116,7 +116,7 @@ def _members(path: Path, found: Found) -> Iterator[tuple[str, TarMember]]:
     """Name and place of each file in the archive; checks that its end is there."""
     with tarfile.open(path, "r:") as archive:
         while (info := archive.next()) is not None:
-            archive.members.clear()  # it would keep them all
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
             if not info.isfile():
                 found.ignored += not info.isdir()
                 continue
