@@ -161,7 +161,7 @@ def _read_all(sources: list[Path], options: SourceOptions, strict: bool) -> list
     """All sources one by one, their ids told apart by prefixes."""
     repeated = Counter(entry.name for entry in sources)
     parts: list[Found] = []
-    archives: list[tuple[str, Found]] = []
+    archives: list[tuple[Path, Found]] = []
     for entry in sources:
         try:
             found = _read_one(entry, options, strict)
@@ -177,11 +177,13 @@ def _read_all(sources: list[Path], options: SourceOptions, strict: bool) -> list
             if prefix:
                 part.prefix_ids(prefix)
         parts += found
-        archives += [(entry.stem, part) for part in found if entry.suffix.lower() == TAR_SUFFIX and not is_folder]
+        archives += [(entry, part) for part in found if entry.suffix.lower() == TAR_SUFFIX and not is_folder]
     keys = list(chain.from_iterable(part.ids for _, part in archives))
     if len(set(keys)) < len(keys):
-        for stem, part in archives:
-            part.prefix_ids(stem)
+        stems = {entry.stem for entry, _ in archives}
+        for entry, part in archives:
+            folder = "" if len(stems) == len(archives) else f"{entry.absolute().parent.name}/"
+            part.prefix_ids(folder + entry.stem)
     return parts
 
 

@@ -88,6 +88,10 @@ def test_several_archives(tmp_path: Path, photos: list[bytes]) -> None:
     write_tar(tmp_path / "y.tar", [("0a.jpg", photos[0])])
     repeated = read_source([tmp_path / "x-{00,01}.tar", tmp_path / "y.tar"])
     assert repeated.ids == ["x-00/0a", "x-01/1a", "y/0a"]
+    (tmp_path / "z").mkdir()
+    write_tar(tmp_path / "z" / "y.tar", [("0a.jpg", photos[0])])
+    same_name = read_source([tmp_path / "y.tar", tmp_path / "z" / "y.tar"])
+    assert same_name.ids == [f"{tmp_path.name}/y/0a", "z/y/0a"]
     with pytest.raises(SourceError, match=r"x-03\.tar: no such file"):
         read_source(tmp_path / "x-{00..03}.tar")
 
