@@ -11,6 +11,7 @@ from fasttrain.beton_build.format import MAX_SIDE, MODE_JPG, MODE_RAW
 from fasttrain.beton_build.records import Original
 from fasttrain.beton_build.values import EncodedImage
 from fasttrain.kernels.jpeg import JpegFacts, check_jpeg, transcode_jpeg
+from fasttrain.kernels.jpeg_markers import read_header
 
 DEFAULT_QUALITY = 95
 DEFAULT_SMART_THRESHOLD = 256 * 256 * 3
@@ -63,7 +64,7 @@ class Prepared:
 
 
 def prepare(source: bytes | EncodedImage, form: Form) -> Prepared:
-    """Bring an image into the form in which it is stored. A JPEG's whole entropy code is checked, whatever the form.
+    """Bring an image into the form in which it is stored. A JPEG's whole entropy code is decoded, whatever the form.
 
     Args:
         source: the bytes of an image file, or an image as another `.beton` stores it.
@@ -76,12 +77,27 @@ def prepare(source: bytes | EncodedImage, form: Form) -> Prepared:
     if not source.startswith(_JPEG_START):
         with images.opened(source) as image:
             return _stored_anew(image, form, [])
+    if form.mode == "jpg" and (prepared := _transcoded(source, form)) is not None:
+        return prepared
     facts = check_jpeg(source)
     changes = []
     if facts.length < len(source):
         source = source[: facts.length]
         changes.append("bytes after the end dropped")
     return _from_jpeg(source, facts, form, changes)
+
+
+def _transcoded(data: bytes, form: Form) -> Prepared | None:
+    """The usual JPEG re-encoded at its size in one go, which decodes it once; None for one that needs a closer look."""
+    header = read_header(data)
+    if header is None or header.has_metadata:
+        return None
+    size = (header.frame.width, header.frame.height)
+    if min(size) == 0 or form.fitted(size) != size or (stream := transcode_jpeg(data, form.quality)) is None:
+        return None
+    changes = ("re-encoded", *["colour profile ignored"] * header.has_profile)
+    grey = len(header.frame.factors) == 1
+    return Prepared(EncodedImage(stream, MODE_JPG, *size), changes, Original(*size, f"JPEG {'L' if grey else 'RGB'}"))
 
 
 def _from_jpeg(data: bytes, facts: JpegFacts, form: Form, changes: list[str]) -> Prepared:

@@ -5,12 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from fasttrain.base.console import progress
-from fasttrain.base.errors import ImageError
+from fasttrain.base.errors import BetonError, ImageError
 from fasttrain.base.process import default_threads
+from fasttrain.beton_build.format import MODE_JPG
 from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import checksum
+from fasttrain.kernels.jpeg import check_jpeg
 
 
 @dataclass
@@ -36,7 +40,7 @@ class VerifyReport:
 
 
 def verify(path: Path, workers: int | None = None) -> VerifyReport:
-    """Check the structure of a file, the checksum of every image, and decode every image.
+    """Check the structure of a file and the checksum of every sample, and decode every image.
 
     Raises:
         BetonError: the file's structure is damaged, so that its images cannot be looked at.
@@ -54,10 +58,32 @@ def verify(path: Path, workers: int | None = None) -> VerifyReport:
 
 
 def _check_one(reader: BetonReader, row: int) -> ImageError | None:
-    if reader.checksums is not None and checksum(reader.image_bytes(row)) != int(reader.checksums[row]):
-        return reader.image_error(row, "its bytes are not those that were written: the checksum does not hold")
     try:
-        reader.image(row)
+        if reader.has_images:
+            _check_image(reader, row)
+        _check_others(reader, row)
     except ImageError as error:
         return error
+    except BetonError as error:
+        return reader.image_error(row, str(error))
     return None
+
+
+def _check_image(reader: BetonReader, row: int) -> None:
+    data = reader.image_bytes(row)
+    if reader.checksums is not None and checksum(data) != int(reader.checksums[row]):
+        raise reader.image_error(row, "its bytes are not those that were written: the checksum does not hold")
+    reader.image(row)
+    if reader.modes[row] == MODE_JPG:
+        try:
+            check_jpeg(data)  # decoding alone does not see all damage
+        except ValueError as error:
+            raise reader.image_error(row, str(error)) from None
+
+
+def _check_others(reader: BetonReader, row: int) -> None:
+    digest = xxhash.xxh3_64()
+    for region in reader.other_regions(row):
+        digest.update(region)
+    if reader.other_checksums is not None and digest.intdigest() != int(reader.other_checksums[row]):
+        raise reader.image_error(row, "its further fields are not those that were written")

@@ -1,35 +1,117 @@
 #include "jpeg_transcode.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+
+#include "jpeg_scan.h"
+
+// One copy of a hot loop for each instruction set, chosen when the module is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FASTTRAIN_CLONES __attribute__((target_clones("avx2,fma", "default")))
+#else
+#define FASTTRAIN_CLONES
+#endif
 
 namespace fasttrain {
 namespace {
 
-constexpr int kStrip = 2 * DCTSIZE;  // luma rows that the encoder takes at a time
+constexpr std::uint64_t kMaxCoefficientBytes = std::uint64_t{2} << 30;
 
-// Rows of samples with room for whole blocks on the right, for one call of libjpeg's raw interface.
-struct Plane {
-  std::vector<JSAMPLE> samples;
-  std::vector<JSAMPROW> rows;
+using Matrix = float[DCTSIZE][DCTSIZE];
 
-  void shape(std::size_t width, std::size_t height) {
-    samples.assign(width * height, 0);
-    rows.resize(height);
-    for (std::size_t y = 0; y < height; ++y) rows[y] = samples.data() + y * width;
+// Matrices that halve a signal of two blocks in the domain of its coefficients: if X1 and X2 are the DCT of 8 samples
+// each, first X1 + second X2 is the DCT of the 8 means of two neighbours.
+struct Halving {
+  Matrix first, second;
+
+  Halving() {
+    double dct[DCTSIZE][DCTSIZE];
+    for (int k = 0; k < DCTSIZE; ++k) {
+      for (int n = 0; n < DCTSIZE; ++n) {
+        dct[k][n] = (k == 0 ? std::sqrt(1.0 / 8) : std::sqrt(2.0 / 8)) * std::cos(M_PI * k * (2 * n + 1) / 16);
+      }
+    }
+    for (int k = 0; k < DCTSIZE; ++k) {
+      for (int j = 0; j < DCTSIZE; ++j) {
+        double upper = 0, lower = 0;
+        for (int n = 0; n < DCTSIZE / 2; ++n) {
+          const double mean = (dct[j][2 * n] + dct[j][2 * n + 1]) / 2;
+          upper += dct[k][n] * mean;
+          lower += dct[k][n + DCTSIZE / 2] * mean;
+        }
+        first[k][j] = static_cast<float>(upper);
+        second[k][j] = static_cast<float>(lower);
+      }
+    }
   }
 };
+
+const Halving kHalving;
+
+// out += left * right, of which only the first `used` rows are not zero.
+FASTTRAIN_CLONES void add_product(const Matrix& left, const Matrix& right, int used, Matrix& out) {
+  for (int row = 0; row < DCTSIZE; ++row) {
+    for (int k = 0; k < used; ++k) {
+      const float factor = left[row][k];
+      for (int column = 0; column < DCTSIZE; ++column) out[row][column] += factor * right[k][column];
+    }
+  }
+}
+
+// How many rows and columns of a block have to be looked at: behind them all is zero.
+struct Extent {
+  int rows = 0, columns = 0;
+
+  void include(const JCOEF* block) {
+    std::uint64_t all[2] = {};
+    for (int row = 0; row < DCTSIZE; ++row) {
+      std::uint64_t halves[2];
+      std::memcpy(halves, block + row * DCTSIZE, sizeof halves);
+      if (halves[0] | halves[1]) rows = std::max(rows, row + 1);
+      all[0] |= halves[0];
+      all[1] |= halves[1];
+    }
+    JCOEF columns_used[DCTSIZE];
+    std::memcpy(columns_used, all, sizeof columns_used);
+    for (int column = columns; column < DCTSIZE; ++column) {
+      if (columns_used[column]) columns = column + 1;
+    }
+  }
+};
+
+FASTTRAIN_CLONES void transpose(const Matrix& in, Matrix& out) {
+  for (int row = 0; row < DCTSIZE; ++row) {
+    for (int column = 0; column < DCTSIZE; ++column) out[column][row] = in[row][column];
+  }
+}
+
+FASTTRAIN_CLONES void dequantise(const JCOEF* block, const float* quanta, Matrix& out) {
+  for (int i = 0; i < DCTSIZE2; ++i) (&out[0][0])[i] = static_cast<float>(block[i]) * quanta[i];
+}
+
+// Round to whole multiples of the new quanta, within what baseline Huffman codes can say.
+FASTTRAIN_CLONES void quantise(const float* values, const float* inverse_quanta, JCOEF* out) {
+  for (int i = 0; i < DCTSIZE2; ++i) {
+    const float scaled = std::min(std::max(values[i] * inverse_quanta[i], -1023.0f), 1023.0f);
+    out[i] = static_cast<JCOEF>(scaled + kToInteger - kToInteger);
+  }
+}
 
 // Everything that must outlive a jump out of libjpeg.
 struct Work {
   ErrorManager errors;
   jpeg_decompress_struct decoder{};
   jpeg_compress_struct encoder{};
-  Plane source[3];  // as decoded: a strip of 16 luma rows and the chroma rows that belong to it
-  Plane target[3];  // as encoded: 4:2:0
+  CoefficientPlane planes[3];  // what is read: the target itself where the sub-sampling stays, else `chroma`
+  std::vector<std::array<JCOEF, DCTSIZE2>> chroma[3];
+  float ratios[3][DCTSIZE2];
+  jvirt_barray_ptr targets[3] = {};
   unsigned char* stream = nullptr;
   unsigned long stream_size = 0;
+  const char* damage = nullptr;
 
   ~Work() {
     jpeg_destroy_decompress(&decoder);
@@ -37,8 +119,6 @@ struct Work {
     std::free(stream);
   }
 };
-
-std::size_t padded(std::size_t length, std::size_t step) { return (length + step - 1) / step * step; }
 
 bool is_handled(const jpeg_decompress_struct& decoder) {
   if (decoder.data_precision != 8) return false;
@@ -50,24 +130,6 @@ bool is_handled(const jpeg_decompress_struct& decoder) {
          parts[2].v_samp_factor == 1;
 }
 
-// Continue a row to the right with its last real sample.
-void extend(JSAMPROW row, std::size_t real, std::size_t total) {
-  std::memset(row + real, row[real - 1], total - real);
-}
-
-// Halve rows of chroma where the source has twice as many samples as 4:2:0, by the mean of 2 or 4 of them. The rounding
-// alternates along a row, as in libjpeg's own downsampling (jcsample.c), so that it has no drift.
-void halve_row(const JSAMPLE* upper, const JSAMPLE* lower, JSAMPROW out, std::size_t count, bool across) {
-  if (!across) {
-    for (std::size_t x = 0; x < count; ++x) out[x] = static_cast<JSAMPLE>((upper[x] + lower[x] + (x & 1)) >> 1);
-    return;
-  }
-  for (std::size_t x = 0; x < count; ++x) {
-    const int sum = upper[2 * x] + upper[2 * x + 1] + lower[2 * x] + lower[2 * x + 1];
-    out[x] = static_cast<JSAMPLE>((sum + 1 + (x & 1)) >> 2);
-  }
-}
-
 class Transcoder {
  public:
   Transcoder(Work& work, int quality) : work_(work), quality_(quality) {}
@@ -76,136 +138,194 @@ class Transcoder {
   bool run(const std::uint8_t* data, std::size_t size, bool& handled);
 
  private:
-  void prepare_planes();
-  void start_encoder();
-  void read_strip(std::size_t top);
-  void write_strip(std::size_t top);
-  void make_chroma(int component, std::size_t top);
+  bool check_tables();
+  void set_up_encoder();
+  void set_up_planes();
+  bool read(const std::uint8_t* data, std::size_t size);
+  void read_by_libjpeg();
+  bool stays(int component) const;  // whether a component's sub-sampling is that of the target
+  void fill(int component);
+  void halve(int component, std::size_t row, std::size_t column, const float* quanta, Matrix& out);
+  JBLOCKROW target_row(int component, std::size_t row);
 
   Work& work_;
   int quality_;
-  std::size_t width_ = 0, height_ = 0;
-  int across_ = 1, down_ = 1;  // luma samples for each chroma sample in the source
 };
 
-void Transcoder::prepare_planes() {
+bool Transcoder::stays(int component) const {
+  const jpeg_component_info& luma = work_.decoder.comp_info[0];
+  return component == 0 || (luma.h_samp_factor == 2 && luma.v_samp_factor == 2);
+}
+
+JBLOCKROW Transcoder::target_row(int component, std::size_t row) {
+  const auto common = reinterpret_cast<j_common_ptr>(&work_.encoder);
+  const auto number = static_cast<JDIMENSION>(row);
+  return (*work_.encoder.mem->access_virt_barray)(common, work_.targets[component], number, 1, TRUE)[0];
+}
+
+bool Transcoder::check_tables() {
+  for (int i = 0; i < work_.decoder.num_components; ++i) {
+    const int number = work_.decoder.comp_info[i].quant_tbl_no;
+    if (number >= 0 && number < NUM_QUANT_TBLS && work_.decoder.quant_tbl_ptrs[number] != nullptr) continue;
+    work_.damage = "its header is damaged: a quantisation table is missing";
+    return false;
+  }
+  return true;
+}
+
+void Transcoder::set_up_planes() {
   const jpeg_decompress_struct& decoder = work_.decoder;
-  width_ = decoder.image_width;
-  height_ = decoder.image_height;
-  across_ = decoder.comp_info[0].h_samp_factor;
-  down_ = decoder.comp_info[0].v_samp_factor;
-  if (decoder.num_components == 1) across_ = down_ = 1;  // a single component has no ratio to others
-  const std::size_t luma_width = padded(width_, kStrip);
-  work_.source[0].shape(luma_width, kStrip);
-  work_.target[0].shape(luma_width, kStrip);
-  for (int i = 1; i < decoder.num_components; ++i) {
-    work_.source[i].shape(padded(width_, kStrip) / across_ + DCTSIZE, kStrip / down_);
-    work_.target[i].shape(luma_width / 2, DCTSIZE);
+  for (int i = 0; i < decoder.num_components; ++i) {
+    const PlaneShape shape = plane_shape(decoder, i);
+    CoefficientPlane& plane = work_.planes[i];
+    plane.rows.resize(shape.down);
+    if (stays(i)) {
+      const JQUANT_TBL* from = decoder.quant_tbl_ptrs[decoder.comp_info[i].quant_tbl_no];
+      const JQUANT_TBL* to = work_.encoder.quant_tbl_ptrs[work_.encoder.comp_info[i].quant_tbl_no];
+      for (int k = 0; k < DCTSIZE2; ++k) work_.ratios[i][k] = static_cast<float>(from->quantval[k]) / to->quantval[k];
+      plane.ratios = work_.ratios[i];
+      for (JDIMENSION row = 0; row < shape.down; ++row) plane.rows[row] = target_row(i, row);
+      continue;
+    }
+    work_.chroma[i].assign(std::size_t{shape.across} * shape.down, {});
+    for (JDIMENSION row = 0; row < shape.down; ++row) {
+      plane.rows[row] = reinterpret_cast<JBLOCKROW>(work_.chroma[i].data() + std::size_t{row} * shape.across);
+    }
   }
 }
 
-void Transcoder::start_encoder() {
+bool Transcoder::read(const std::uint8_t* data, std::size_t size) {
+  std::size_t end;
+  const ScanVerdict verdict = walk_scan(work_.decoder, data, size, end, work_.damage, work_.planes);
+  if (verdict == ScanVerdict::unknown) read_by_libjpeg();
+  return verdict != ScanVerdict::damaged;
+}
+
+// Progressive images and the like: libjpeg collects the coefficients.
+void Transcoder::read_by_libjpeg() {
+  jpeg_decompress_struct& decoder = work_.decoder;
+  const auto common = reinterpret_cast<j_common_ptr>(&decoder);
+  jvirt_barray_ptr* arrays = jpeg_read_coefficients(&decoder);
+  for (int i = 0; i < decoder.num_components; ++i) {
+    const jpeg_component_info& info = decoder.comp_info[i];
+    const float* ratios = work_.planes[i].ratios;
+    for (JDIMENSION row = 0; row < info.height_in_blocks; ++row) {
+      const JCOEF* from = (*decoder.mem->access_virt_barray)(common, arrays[i], row, 1, FALSE)[0][0];
+      JCOEF* to = work_.planes[i].rows[row][0];
+      for (std::size_t k = 0; k < std::size_t{info.width_in_blocks} * DCTSIZE2; ++k) {
+        to[k] = ratios ? rescaled(from[k], ratios[k % DCTSIZE2]) : from[k];
+      }
+    }
+  }
+}
+
+void Transcoder::set_up_encoder() {
   jpeg_compress_struct& encoder = work_.encoder;
   const bool grey = work_.decoder.num_components == 1;
-  encoder.image_width = static_cast<JDIMENSION>(width_);
-  encoder.image_height = static_cast<JDIMENSION>(height_);
+  encoder.image_width = work_.decoder.image_width;
+  encoder.image_height = work_.decoder.image_height;
   encoder.input_components = grey ? 1 : 3;
   encoder.in_color_space = grey ? JCS_GRAYSCALE : JCS_YCbCr;
   jpeg_set_defaults(&encoder);
   jpeg_set_quality(&encoder, quality_, TRUE);
-  encoder.dct_method = JDCT_ISLOW;
-  encoder.raw_data_in = TRUE;
-  if (!grey) {
-    encoder.comp_info[0].h_samp_factor = encoder.comp_info[0].v_samp_factor = 2;
-    encoder.comp_info[1].h_samp_factor = encoder.comp_info[1].v_samp_factor = 1;
-    encoder.comp_info[2].h_samp_factor = encoder.comp_info[2].v_samp_factor = 1;
+  const int luma = grey ? 1 : 2;
+  encoder.comp_info[0].h_samp_factor = encoder.comp_info[0].v_samp_factor = luma;
+  const auto common = reinterpret_cast<j_common_ptr>(&encoder);
+  for (int i = 0; i < encoder.num_components; ++i) {
+    const int factor = i == 0 ? luma : 1;
+    const JDIMENSION unit = static_cast<JDIMENSION>(DCTSIZE * luma / factor);  // pixels of one block
+    const JDIMENSION across = (encoder.image_width + unit - 1) / unit, down = (encoder.image_height + unit - 1) / unit;
+    const auto padded = [factor](JDIMENSION blocks) { return (blocks + factor - 1) / factor * factor; };
+    work_.targets[i] =
+        (*encoder.mem->request_virt_barray)(common, JPOOL_IMAGE, TRUE, padded(across), padded(down), factor);
   }
-  jpeg_start_compress(&encoder, TRUE);
+  (*encoder.mem->realize_virt_arrays)(common);
 }
 
-// Decode the rows of a strip; at the bottom the last real row is repeated.
-void Transcoder::read_strip(std::size_t top) {
-  jpeg_decompress_struct& decoder = work_.decoder;
-  const int step = down_ * DCTSIZE;  // luma rows of one call
-  for (int first = 0; first < kStrip && top + first < height_; first += step) {
-    JSAMPARRAY parts[3];
-    for (int i = 0; i < decoder.num_components; ++i) {
-      parts[i] = work_.source[i].rows.data() + (i == 0 ? first : first / down_);
+// One block of chroma from the two or four blocks of the source in its place. Blocks beyond the image's edge are not in
+// every source; nothing of them is ever seen, so the last ones stand for them.
+void Transcoder::halve(int component, std::size_t row, std::size_t column, const float* quanta, Matrix& out) {
+  const CoefficientPlane& plane = work_.planes[component];
+  const PlaneShape shape = plane_shape(work_.decoder, component);
+  const bool across = work_.decoder.comp_info[0].h_samp_factor == 1;
+  const bool down = work_.decoder.comp_info[0].v_samp_factor == 1;
+  const std::size_t above = std::min<std::size_t>(down ? 2 * row : row, shape.down - 1);
+  const std::size_t below = std::min<std::size_t>(2 * row + 1, shape.down - 1);
+  Extent extent;
+  Matrix halves[2];  // halved in height (where that is needed), of the left and the right block
+  for (int right = 0; right <= (across ? 1 : 0); ++right) {
+    const std::size_t x = std::min<std::size_t>(across ? 2 * column + right : column, shape.across - 1);
+    const JCOEF* upper = plane.rows[above][x];
+    const JCOEF* lower = plane.rows[below][x];
+    Matrix values;
+    dequantise(upper, quanta, values);
+    extent.include(upper);
+    if (!down) {
+      std::memcpy(halves[right], values, sizeof values);
+      continue;
     }
-    jpeg_read_raw_data(&decoder, parts, static_cast<JDIMENSION>(step));
+    extent.include(lower);
+    std::memset(halves[right], 0, sizeof halves[right]);
+    add_product(kHalving.first, values, extent.rows, halves[right]);
+    dequantise(lower, quanta, values);
+    add_product(kHalving.second, values, extent.rows, halves[right]);
   }
-}
-
-void Transcoder::make_chroma(int component, std::size_t top) {
-  Plane& source = work_.source[component];
-  Plane& target = work_.target[component];
-  const std::size_t real_width = (width_ + across_ - 1) / across_;       // samples of the source that show something
-  const std::size_t real_height = (height_ - top + down_ - 1) / down_;   // rows of it in this strip
-  const std::size_t out_width = (width_ + 1) / 2;
-  const std::size_t total = padded(out_width, DCTSIZE);
-  for (std::size_t y = 0; y < DCTSIZE; ++y) {
-    const std::size_t last = std::min<std::size_t>(real_height, kStrip / down_) - 1;
-    const std::size_t first_row = std::min(y * (2 / down_), last);
-    const std::size_t second_row = std::min(y * (2 / down_) + (2 / down_) - 1, last);
-    JSAMPROW upper = source.rows[first_row];
-    JSAMPROW lower = source.rows[second_row];
-    if (across_ == 2 && down_ == 2) {
-      std::memcpy(target.rows[y], upper, real_width);
-    } else {
-      if (across_ == 1 && real_width % 2) upper[real_width] = upper[real_width - 1], lower[real_width] = lower[real_width - 1];
-      halve_row(upper, lower, target.rows[y], out_width, across_ == 1);
-    }
-    extend(target.rows[y], out_width, total);
-  }
-}
-
-void Transcoder::write_strip(std::size_t top) {
-  jpeg_compress_struct& encoder = work_.encoder;
-  const std::size_t real_rows = std::min<std::size_t>(kStrip, height_ - top);
-  Plane& luma = work_.source[0];
-  for (std::size_t y = 0; y < real_rows; ++y) extend(luma.rows[y], width_, padded(width_, kStrip));
-  for (std::size_t y = real_rows; y < kStrip; ++y) {
-    std::memcpy(luma.rows[y], luma.rows[real_rows - 1], padded(width_, kStrip));
-  }
-  JSAMPARRAY parts[3] = {luma.rows.data(), nullptr, nullptr};
-  if (encoder.num_components == 1) {
-    for (int first = 0; first < kStrip && top + first < padded(height_, DCTSIZE); first += DCTSIZE) {
-      parts[0] = luma.rows.data() + first;
-      jpeg_write_raw_data(&encoder, parts, DCTSIZE);
-    }
+  if (!across) {
+    std::memcpy(out, halves[0], sizeof out);
     return;
   }
-  for (int i = 1; i < 3; ++i) {
-    make_chroma(i, top);
-    parts[i] = work_.target[i].rows.data();
+  // Halving in width is the same from the other side: out = left first^T + right second^T.
+  Matrix turned, sum{};
+  transpose(halves[0], turned);
+  add_product(kHalving.first, turned, extent.columns, sum);
+  transpose(halves[1], turned);
+  add_product(kHalving.second, turned, extent.columns, sum);
+  transpose(sum, out);
+}
+
+// Make the target's blocks of a component whose sub-sampling changes.
+void Transcoder::fill(int component) {
+  const jpeg_decompress_struct& decoder = work_.decoder;
+  const JQUANT_TBL* from = decoder.quant_tbl_ptrs[decoder.comp_info[component].quant_tbl_no];
+  const JQUANT_TBL* to = work_.encoder.quant_tbl_ptrs[work_.encoder.comp_info[component].quant_tbl_no];
+  float quanta[DCTSIZE2], inverse[DCTSIZE2];
+  for (int k = 0; k < DCTSIZE2; ++k) {
+    quanta[k] = from->quantval[k];
+    inverse[k] = 1.0f / to->quantval[k];
   }
-  jpeg_write_raw_data(&encoder, parts, kStrip);
+  constexpr std::size_t kUnit = 2 * DCTSIZE;  // pixels of one block
+  const std::size_t across = (decoder.image_width + kUnit - 1) / kUnit, down = (decoder.image_height + kUnit - 1) / kUnit;
+  for (std::size_t row = 0; row < down; ++row) {
+    JBLOCKROW target = target_row(component, row);
+    for (std::size_t column = 0; column < across; ++column) {
+      Matrix halved;
+      halve(component, row, column, quanta, halved);
+      quantise(&halved[0][0], inverse, target[column]);
+    }
+  }
 }
 
 bool Transcoder::run(const std::uint8_t* data, std::size_t size, bool& handled) {
-  work_.decoder.err = &work_.errors.base;
-  work_.encoder.err = &work_.errors.base;
+  jpeg_decompress_struct& decoder = work_.decoder;
+  jpeg_compress_struct& encoder = work_.encoder;
+  decoder.err = encoder.err = &work_.errors.base;
   if (setjmp(work_.errors.jump)) return false;
-  jpeg_create_decompress(&work_.decoder);
-  jpeg_create_compress(&work_.encoder);
-  jpeg_mem_src(&work_.decoder, const_cast<unsigned char*>(data), size);
-  jpeg_read_header(&work_.decoder, TRUE);
-  handled = is_handled(work_.decoder);
+  jpeg_create_decompress(&decoder);
+  jpeg_create_compress(&encoder);
+  jpeg_mem_src(&decoder, const_cast<unsigned char*>(data), size);
+  jpeg_read_header(&decoder, TRUE);
+  handled = is_handled(decoder) && std::uint64_t{decoder.image_width} * decoder.image_height * 6 <= kMaxCoefficientBytes;
   if (!handled) return true;
-  prepare_planes();
-  work_.decoder.raw_data_out = TRUE;
-  work_.decoder.dct_method = JDCT_ISLOW;
-  work_.decoder.do_fancy_upsampling = FALSE;
-  work_.decoder.out_color_space = work_.decoder.jpeg_color_space;
-  jpeg_start_decompress(&work_.decoder);
-  jpeg_mem_dest(&work_.encoder, &work_.stream, &work_.stream_size);
-  start_encoder();
-  for (std::size_t top = 0; top < height_; top += kStrip) {
-    read_strip(top);
-    write_strip(top);
+  if (!check_tables()) return false;
+  jpeg_mem_dest(&encoder, &work_.stream, &work_.stream_size);
+  set_up_encoder();
+  set_up_planes();
+  if (!read(data, size)) return false;
+  for (int i = 0; i < decoder.num_components; ++i) {
+    if (!stays(i)) fill(i);
   }
-  jpeg_finish_decompress(&work_.decoder);
-  jpeg_finish_compress(&work_.encoder);
+  jpeg_write_coefficients(&encoder, work_.targets);
+  jpeg_finish_compress(&encoder);
   return true;
 }
 
@@ -217,7 +337,7 @@ std::optional<std::vector<std::uint8_t>> transcode_jpeg(const std::uint8_t* data
   install_error_manager(work.errors);
   bool handled = false;
   Transcoder transcoder(work, quality);
-  if (!transcoder.run(data, size, handled)) throw JpegError(work.errors.reason);
+  if (!transcoder.run(data, size, handled)) throw JpegError(work.damage != nullptr ? work.damage : work.errors.reason);
   if (!handled) return std::nullopt;
   return std::vector<std::uint8_t>(work.stream, work.stream + work.stream_size);
 }

@@ -7,8 +7,8 @@
 
 namespace fasttrain {
 
-// Re-encode a JPEG at the same size, as baseline with 4:2:0 sub-sampling (grey stays grey), through its Y, Cb and Cr
-// planes: there is no way over RGB, and chroma that is sub-sampled already is neither enlarged nor shrunk.
+// Re-encode a JPEG at the same size, as baseline with 4:2:0 sub-sampling (grey stays grey), without ever making pixels
+// of it: the coefficients are quantised anew, and chroma that is not sub-sampled yet is halved as coefficients.
 //
 // Empty for what it does not handle: CMYK, RGB-coded streams, 12 bits, unusual sampling factors.
 // Throws JpegError when the source is damaged.

@@ -58,7 +58,10 @@ def test_raw_is_exact_and_jpg_is_of_the_stated_quality(tree: Path, tmp_path: Pat
         assert set(raw.modes) == {1} and set(jpg.modes) == {0}
         for row, path in enumerate(samples.origins):
             assert np.array_equal(raw.image(row), decode_rgb(path))
-            assert np.array_equal(jpg.image(row), as_jpeg(path))
+            if path.suffix == ".jpg":  # re-encoded from its own planes: closer to the source than by way of RGB
+                assert np.abs(jpg.image(row).astype(int) - decode_rgb(path)).mean() < 3
+            else:
+                assert np.array_equal(jpg.image(row), as_jpeg(path))
 
 
 def test_threads_do_not_change_the_file(tree: Path, tmp_path: Path) -> None:

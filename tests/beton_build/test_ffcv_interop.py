@@ -1,6 +1,7 @@
 """The real FFCV reads our files, and we read FFCV's. Skipped where FFCV is not installed."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import SampleList, read_source
 from fasttrain.beton_build.values import EncodedImage
+from fasttrain.beton_build.verify import verify
 from fasttrain.beton_build.writer import BetonWriter
 
 # Where FFCV must be there, a missing one is a failure and not a skip.
@@ -89,17 +91,18 @@ def read_with_ffcv(path: Path) -> list[tuple[np.ndarray, int]]:
     return decoded
 
 
-@pytest.mark.parametrize("mode", ["keep", "jpg", "raw"])
+@pytest.mark.parametrize("mode", ["keep", "jpg", "raw", "smart", "proportion"])
 def test_ffcv_reads_ours_image_for_image(samples: SampleList, tmp_path: Path, mode: str) -> None:
     path = tmp_path / f"{mode}.beton"
-    build(samples, path, BuildOptions(mode=mode))  # type: ignore[arg-type]
+    build(samples, path, BuildOptions(mode=mode, smart_threshold=50 * 41 * 3))  # type: ignore[arg-type]
     theirs = read_with_ffcv(path)
     assert [label for _, label in theirs] == samples.labels.tolist()
     with BetonReader(path) as reader:
+        assert {"smart": {0, 1}, "proportion": {0, 1}, "raw": {1}}.get(mode, {0}) == set(reader.modes)
         for row, (pixels, _) in enumerate(theirs):
             ours = reader.image(row)
             assert pixels.shape == ours.shape
-            if mode == "raw":
+            if reader.modes[row] == fmt.MODE_RAW:
                 assert np.array_equal(pixels, ours)
                 assert np.array_equal(pixels, decode_rgb(samples.origins[row]))
             else:
@@ -129,6 +132,113 @@ def test_we_read_what_ffcv_wrote(tmp_path: Path, pixels: Pixels) -> None:
                 else:
                     assert reader.image(row).shape == image.shape
                     assert np.abs(reader.image(row).astype(int) - theirs[row][0]).mean() < FAST_TRANSFORM_TOLERANCE
+
+
+WRITER_SCRIPT = """
+import json, sys
+import numpy as np, torch
+from ffcv.fields import (BytesField, FloatField, IntField, JSONField, NDArrayField, RGBImageField, TorchTensorField)
+from ffcv.writer import DatasetWriter
+
+class Samples:
+    def __len__(self):
+        return 25
+    def __getitem__(self, i):
+        i = int(i)  # FFCV hands out NumPy integers
+        rng = np.random.default_rng(i)
+        return (rng.integers(0, 256, (10 + i, 20, 3), dtype=np.uint8), i - 5, i / 7,
+                rng.integers(0, 256, 1 + 9 * i, dtype=np.uint8), rng.random((3, 4)).astype(np.float32),
+                {"row": i, "text": "grün"}, torch.arange(6).reshape(2, 3) * i,
+                rng.integers(0, 256, (5, 5 + i, 3), dtype=np.uint8))
+
+fields = {"image": RGBImageField(write_mode=sys.argv[2], smart_threshold=1000, jpeg_quality=95),
+          "label": IntField(), "weight": FloatField(), "blob": BytesField(),
+          "array": NDArrayField(np.dtype("<f4"), (3, 4)), "about": JSONField(),
+          "tensor": TorchTensorField(torch.int64, (2, 3)), "second image": RGBImageField(write_mode="raw")}
+DatasetWriter(sys.argv[1], fields, page_size=1 << 21, num_workers=2).from_indexed_dataset(Samples())
+"""
+
+
+@pytest.mark.parametrize("mode", ["raw", "jpg", "smart", "proportion"])
+def test_we_read_every_field_that_ffcv_writes(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.beton"
+    command = [sys.executable, "-c", WRITER_SCRIPT, str(path), mode]
+    # FFCV hangs for ever when one of its workers fails.
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    with BetonReader(path) as reader:
+        reader.check_structure()
+        assert reader.column("label").tolist() == list(range(-5, 20))
+        assert reader.column("weight").tolist() == [i / 7 for i in range(25)]
+        for i in range(25):
+            rng = np.random.default_rng(i)
+            image = rng.integers(0, 256, (10 + i, 20, 3), dtype=np.uint8)
+            if reader.modes[i] == fmt.MODE_RAW:
+                assert np.array_equal(reader.image(i), image)
+            assert reader.image(i).shape == image.shape
+            assert reader.value(i, "blob") == rng.integers(0, 256, 1 + 9 * i, dtype=np.uint8).tobytes()
+            assert np.array_equal(reader.value(i, "array"), rng.random((3, 4)).astype(np.float32))
+            assert reader.value(i, "about") == {"row": i, "text": "grün"}
+            assert np.array_equal(reader.value(i, "tensor"), np.arange(6).reshape(2, 3) * i)
+            second = reader.value(i, "second image")
+            assert bytes(second.data) == rng.integers(0, 256, (5, 5 + i, 3), dtype=np.uint8).tobytes()
+    assert verify(path, workers=1).ok
+
+
+READER_SCRIPT = """
+import json, sys
+import numpy as np
+from ffcv.fields import JSONField
+from ffcv.fields.decoders import BytesDecoder, FloatDecoder, IntDecoder, NDArrayDecoder, SimpleRGBImageDecoder
+from ffcv.loader import Loader, OrderOption
+pipelines = {"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()], "weight": [FloatDecoder()],
+             "blob": [BytesDecoder()], "array": [NDArrayDecoder()], "about": [BytesDecoder()],
+             "tensor": [NDArrayDecoder()]}
+loader = Loader(sys.argv[1], batch_size=4, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,
+                pipelines=pipelines, drop_last=False)
+rows = []
+for batch in loader:
+    image, label, weight, blob, array, about, tensor = [np.array(part) for part in batch]
+    for k in range(len(label)):
+        rows.append({"image": int(image[k].astype(int).sum()), "label": int(label[k][0]), "weight": float(weight[k][0]),
+                     "blob": blob[k].tolist()[:5], "array": array[k].tolist(), "about": JSONField.unpack(about[k]),
+                     "tensor": tensor[k].tolist()})
+json.dump(rows, open(sys.argv[2], "w"))
+"""
+
+
+def test_ffcvs_loader_reads_every_field_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "a.beton"
+    specs = [
+        fmt.FieldSpec("image", fmt.IMAGE_FIELD),
+        fmt.FieldSpec("label", fmt.INT_FIELD),
+        fmt.FieldSpec("weight", fmt.FLOAT_FIELD),
+        fmt.FieldSpec("blob", fmt.BYTES_FIELD),
+        fmt.array_field("array", "<f4", (2, 2)),
+        fmt.FieldSpec("about", fmt.JSON_FIELD),
+        fmt.array_field("tensor", "<i8", (3,), tensor=True),
+    ]
+    expected = []
+    with BetonWriter(path, 10, specs) as writer:
+        for i in range(10):
+            pixels = np.full((16, 16, 3), 3 * i, np.uint8)
+            array, tensor = np.full((2, 2), i / 2, np.float32), np.arange(3, dtype=np.int64) + i
+            about = {"row": i, "text": "grün"}
+            image = EncodedImage(pixels.tobytes(), fmt.MODE_RAW, 16, 16)
+            writer.add(f"{i}", [image, i, i / 8, bytes([i] * 5), array, about, tensor])
+            expected.append(
+                {
+                    "image": int(pixels.astype(int).sum()),
+                    "label": i,
+                    "weight": i / 8,
+                    "blob": [i] * 5,
+                    "array": array.tolist(),
+                    "about": about,
+                    "tensor": tensor.tolist(),
+                }
+            )
+    command = [sys.executable, "-c", READER_SCRIPT, str(path), str(tmp_path / "out.json")]
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
+    assert json.loads((tmp_path / "out.json").read_text()) == expected
 
 
 LOADER_SCRIPT = """

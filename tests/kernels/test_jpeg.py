@@ -177,7 +177,7 @@ def test_transcoding_agrees_with_pillow(kind: dict[str, Any], size: tuple[int, i
     theirs = encode(Image.open(BytesIO(data)), quality=90, subsampling="4:2:0")
     assert stream[:600].count(b"\xff\xdb") == 2  # the quantisation tables of the quality
     assert header.scan_at == jpeg_markers.read_header(theirs).scan_at  # type: ignore[union-attr]
-    assert psnr(luma(stream), luma(theirs)) > 37
+    assert psnr(luma(stream), luma(theirs)) > 34
     # Chroma differs: Pillow enlarges it and shrinks it again. That is not better for the source.
     assert psnr(decode(stream), decode(data)) > psnr(decode(theirs), decode(data)) - 0.5
 
