@@ -1,9 +1,10 @@
-"""Finds the images to convert: class-per-folder trees, plain folders, text lists, CSV files, one or several of them."""
+"""Finds the images to convert: folders, lists, tables, tar archives, other `.beton` files, one or several of them."""
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,31 @@ import numpy as np
 import xxhash
 
 from fasttrain.base.errors import SourceError
-from fasttrain.beton_build import labels as label_rules
+from fasttrain.beton_build.betons import read_beton
+from fasttrain.beton_build.braces import expand_braces
+from fasttrain.beton_build.columns import check_kept
+from fasttrain.beton_build.folders import read_folder
+from fasttrain.beton_build.found import KEEP_ALL, RESERVED, Found, SourceOptions
 from fasttrain.beton_build.images import IMAGE_SUFFIXES
-from fasttrain.beton_build.lists import ListOptions, read_labels, read_list
+from fasttrain.beton_build.json_lists import JSON_SUFFIXES, read_json_list
+from fasttrain.beton_build.labels import number_labels, read_class_names, shown
+from fasttrain.beton_build.listed_files import find_listed
+from fasttrain.beton_build.lists import TABLE_SUFFIXES, read_ids, read_labels, read_table, read_text_list
 from fasttrain.beton_build.origins import Origin
+from fasttrain.beton_build.published import read_published
+from fasttrain.beton_build.tars import TAR_SUFFIX, read_tar
 from fasttrain.beton_build.trailer import encode_id
+
+PathLike = str | os.PathLike[str]
+BETON_SUFFIX = ".beton"
+_PACKED = {  # first bytes of what must be unpacked first
+    b"PK\x03\x04": "a zip archive; unpack it and give the folder",
+    b"\x1f\x8b": "compressed (gzip); decompress it first",
+    b"BZh": "compressed (bzip2); decompress it first",
+    b"\xfd7zXZ": "compressed (xz); decompress it first",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); decompress it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it and give the folder",
+}
 
 
 @dataclass
@@ -28,7 +49,8 @@ class SampleList:
         labels: (N,) int64, -1 where unknown.
         class_names: name of each label; empty when nothing is labelled.
         columns: further values of each sample by column name, as text, numbers or JSON values; None where missing.
-        ignored: number of files in folders that are not images.
+        ignored: number of files in folders and archives that are not images.
+        missing: listed paths of images that do not exist (their samples are among the others).
     """
 
     ids: list[str]
@@ -37,176 +59,218 @@ class SampleList:
     class_names: list[str]
     ignored: int = 0
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that depend on ids, labels and class names."""
+        """32 hexadecimal digits that depend on ids, labels, class names and further columns."""
         digest = xxhash.xxh3_128(repr(self.class_names).encode("utf-8", "surrogateescape"))
         for sample_id in self.ids:
             digest.update(encode_id(sample_id) + b"\0")
         digest.update(np.ascontiguousarray(self.labels).tobytes())
+        for name, values in self.columns.items():
+            digest.update(f"\0{name!r}\0".encode())
+            for value in values:
+                digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+                digest.update(b"\0")
         return digest.hexdigest()
 
-
-@dataclass
-class _Found:
-    """What one source yields, its labels still as text."""
-
-    ids: list[str] = field(default_factory=list)
-    origins: list[Origin] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    ignored: int = 0
-    integers_are_indices: bool = False
+    def take(self, rows: Sequence[int]) -> "SampleList":
+        """Only the samples of `rows`; all classes stay."""
+        return SampleList(
+            [self.ids[row] for row in rows],
+            [self.origins[row] for row in rows],
+            self.labels[np.asarray(rows, np.int64)],
+            self.class_names,
+            self.ignored,
+            {name: [values[row] for row in rows] for name, values in self.columns.items()},
+        )
 
 
 def read_source(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    source: PathLike | Sequence[PathLike],
     *,
-    classes: str | os.PathLike[str] | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    classes: PathLike | None = None,
+    labels: PathLike | None = None,
+    root: PathLike | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    image_suffix: str | None = None,
+    ids: PathLike | None = None,
+    keep: Sequence[str] = (),
 ) -> SampleList:
     """List the samples of one source, or of several joined in the given order.
 
-    A folder with sub-folders is a tree of one folder a class; a folder without is a plain folder, unlabelled. A
-    ``.csv`` or ``.tsv`` file is a table with a header, any other file a text list of ``path label`` lines. In lists
-    and tables, labels that are all whole numbers are class indices. The ids of several folders start with the
-    folder's name.
+    A source is
+
+    - a folder with one sub-folder a class, or a plain folder, which is unlabelled;
+    - a text list of ``path label`` lines, a table (``.csv``, ``.tsv``) with a header, or a list in JSON (``.json``,
+      ``.jsonl``), whose paths and labels stand in columns of the usual names;
+    - a WebDataset archive (``.tar``), several as ``x-{000..012}.tar``, or a folder as ``--format webdataset`` writes;
+    - another ``.beton``, whose images are taken as they are stored there;
+    - a folder with ``labels.csv`` and ``Images/``, or a folder of such folders, whose names then start the ids.
+
+    Whole numbers as labels are class indices, except as names of folders. Several sources may state classes (by numbers
+    with names, as a `.beton` does): while they agree, their order is kept. Otherwise classes are joined by name and
+    numbered anew in the sorted order of the names, as folders are; `classes` imposes another order. The ids of several
+    folders start with the folder's name, those of several lists of the same file name with their folder's name, and
+    those of several archives with the archive's name if their keys repeat.
 
     Args:
         classes: a file of class names, one a line: their order gives the labels.
         labels: a table (``id,label``) whose labels replace those of the source.
         root: what relative paths of lists and tables are relative to (their own folder by default).
-        path_column, label_column: columns of a table (found by their usual names by default).
+        path_column, label_column: columns of a table, keys of JSON objects (found by their usual names by default).
+        image_suffix: suffix of the images in archives whose samples hold several.
+        ids: a file of ids, one a line, or a table with a column of them: only these samples, in the sources' order.
+            Classes are numbered before.
+        keep: further columns of tables, JSON objects and `.beton` files to keep, ("all",) for every one.
 
     Raises:
         SourceError: a source is missing, empty or contradictory; one sentence that names the first offenders.
+        BetonError: a `.beton` among the sources is damaged.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not sources:
         raise SourceError("no source was given")
-    options = ListOptions(Path(root) if root else None, path_column, label_column)
-    folders = [Path(entry) for entry in sources if Path(entry).is_dir()]
-    joined = _Found()
-    for entry in map(Path, sources):
-        prefix = f"{entry.resolve().name}/" if len(sources) > 1 and entry in folders else ""
-        found = _read_one(entry, options, strict=classes is None and labels is None)
-        joined.ids += [prefix + sample_id for sample_id in found.ids]
-        joined.origins += found.origins
-        joined.labels += found.labels
-        joined.ignored += found.ignored
-        joined.integers_are_indices |= found.integers_are_indices
-    _refuse_duplicates(joined.ids)
+    options = SourceOptions(Path(root) if root else None, path_column, label_column, image_suffix, tuple(keep))
+    parts = _read_all(_expanded(sources), options, strict=classes is None and labels is None)
+    names = read_class_names(Path(classes)) if classes is not None else None
+    wanted = [name for name in keep if name != KEEP_ALL]
+    check_kept(wanted, chain.from_iterable(part.offered for part in parts), RESERVED)
+    samples = _joined(parts)
+    _refuse_duplicates(samples.ids)
     if labels is not None:
-        joined.labels = _replaced_labels(joined.ids, Path(labels), options)
-        joined.integers_are_indices = True
-    names = label_rules.read_class_names(Path(classes)) if classes is not None else None
-    numbers, class_names = label_rules.number_labels(joined.ids, joined.labels, names, joined.integers_are_indices)
-    return SampleList(joined.ids, joined.origins, numbers, class_names, joined.ignored)
+        parts = [_replacement(samples.ids, Path(labels), options), *_stated_classes(parts)]
+    samples.labels, samples.class_names = number_labels(parts, names)
+    return samples if ids is None else _chosen(samples, Path(ids))
 
 
-def _read_one(source: Path, options: ListOptions, strict: bool) -> _Found:
+def _expanded(sources: Sequence[PathLike]) -> list[Path]:
+    """The sources, patterns in braces replaced by the files that they stand for."""
+    return [
+        Path(name)
+        for entry in (os.fspath(source) for source in sources)
+        for name in ([entry] if "{" not in entry or Path(entry).exists() else expand_braces(entry))
+    ]
+
+
+def _read_all(sources: list[Path], options: SourceOptions, strict: bool) -> list[Found]:
+    """All sources one by one, their ids told apart by prefixes."""
+    repeated = Counter(entry.name for entry in sources)
+    parts: list[Found] = []
+    archives: list[tuple[Path, Found]] = []
+    for entry in sources:
+        try:
+            found = _read_one(entry, options, strict)
+            is_folder = entry.is_dir()
+        except OSError as error:
+            raise SourceError(f"{error.filename or entry} cannot be read: {error.strerror or error}") from None
+        prefix = None
+        if is_folder and len(sources) > 1:
+            prefix = entry.resolve().name
+        elif repeated[entry.name] > 1 and options.root is None and _is_list(entry):
+            prefix = entry.absolute().parent.name
+        for part in found:
+            if prefix:
+                part.prefix_ids(prefix)
+        parts += found
+        archives += [(entry, part) for part in found if entry.suffix.lower() == TAR_SUFFIX and not is_folder]
+    keys = list(chain.from_iterable(part.ids for _, part in archives))
+    if len(set(keys)) < len(keys):
+        stems = {entry.stem for entry, _ in archives}
+        for entry, part in archives:
+            folder = "" if len(stems) == len(archives) else f"{entry.absolute().parent.name}/"
+            part.prefix_ids(folder + entry.stem)
+    return parts
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() not in (TAR_SUFFIX, BETON_SUFFIX)
+
+
+def _read_one(source: Path, options: SourceOptions, strict: bool) -> list[Found]:
+    """One source, part by part.
+
+    Raises:
+        OSError: a folder or file cannot be read.
+    """
     if source.is_dir():
-        return _read_folder(source, strict)
+        return read_published(source, options) or [read_folder(source, strict)]
     if not source.exists():
         raise SourceError(f"{source}: no such file or folder")
-    if source.suffix.lower() in IMAGE_SUFFIXES or source.suffix == ".beton":
+    suffix = source.suffix.lower()
+    if suffix == BETON_SUFFIX:
+        return [read_beton(source, options)]
+    if suffix in IMAGE_SUFFIXES:
         raise SourceError(f"{source} is neither a folder of images nor a list of them")
-    root = options.root or source.parent
-    entries = read_list(source, options)
-    if not entries:
-        raise SourceError(f"{source} lists no image")
-    paths = [root / path for path, _ in entries]
-    if not any(path.exists() for path in paths):
-        raise SourceError(
-            f"none of the {len(paths)} images in {source} exists, as {paths[0]}: "
-            f"paths are taken relative to {root}; give another folder with --root"
-        )
-    ids = [_list_id(path, root) for path, _ in entries]
-    return _Found(ids, list(paths), [label for _, label in entries], integers_are_indices=True)
+    _refuse_packed(source)
+    if suffix == TAR_SUFFIX:
+        return [read_tar(source, options)]
+    if suffix in JSON_SUFFIXES:
+        entries = read_json_list(source, options)
+    elif suffix in TABLE_SUFFIXES:
+        entries = read_table(source, options)
+    else:
+        entries = read_text_list(source)
+    return [find_listed(source, entries, options.root or source.parent)]
 
 
-def _list_id(path: str, root: Path) -> str:
-    """The listed path, relative to `root` where it lies inside, with forward slashes."""
-    if os.path.isabs(path):
-        try:
-            path = str(Path(path).relative_to(root.absolute()))
-        except ValueError:
-            return Path(path).as_posix()
-    return Path(os.path.normpath(path)).as_posix()
+def _refuse_packed(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, what in _PACKED.items():
+        if start.startswith(magic):
+            raise SourceError(f"{path} is {what}")
 
 
-def _read_folder(root: Path, strict: bool) -> _Found:
-    found = _Found()
-    empty: list[str] = []
-    top_images = 0
-    for name, is_folder in _entries(root):
-        if not is_folder:
-            top_images += _add_file(found, root / name, name, None)
-            continue
-        before = len(found.ids)
-        for relative in _walk(root / name, ()):
-            _add_file(found, root / name / relative, f"{name}/{relative}", name)
-        if len(found.ids) == before:
-            empty.append(name)
-    if not found.ids:
-        raise SourceError(f"{root} holds no image (known suffixes: {' '.join(sorted(IMAGE_SUFFIXES))})")
-    if top_images and top_images < len(found.ids):
-        raise SourceError(
-            f"{root} holds {top_images} images beside its class folders; "
-            "move them into a folder of their class, or list the wanted ones in a file"
-        )
-    if empty and not top_images and strict:
-        raise SourceError(
-            f"class folder without an image in {root}: {label_rules.shown(empty)}; remove it, or name the classes with "
-            "--classes"
-        )
-    return found
+def _joined(parts: Sequence[Found]) -> SampleList:
+    """One part after the other, not labelled yet; columns that a part lacks are None."""
+    columns = list(dict.fromkeys(chain.from_iterable(part.columns for part in parts)))
+    return SampleList(
+        list(chain.from_iterable(part.ids for part in parts)),
+        list(chain.from_iterable(part.origins for part in parts)),
+        np.zeros(0, np.int64),
+        [],
+        sum(part.ignored for part in parts),
+        {
+            name: list(chain.from_iterable(part.columns.get(name) or [None] * len(part.ids) for part in parts))
+            for name in columns
+        },
+        list(chain.from_iterable(part.missing for part in parts)),
+    )
 
 
-def _add_file(found: _Found, path: Path, sample_id: str, label: str | None) -> bool:
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        found.ignored += 1
-        return False
-    found.ids.append(sample_id)
-    found.origins.append(path)
-    found.labels.append(label)
-    return True
-
-
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """(name, is a folder) of what lies in `folder`, sorted by name; hidden entries left out."""
-    with os.scandir(folder) as entries:
-        return sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-
-
-def _walk(folder: Path, ancestors: tuple[str, ...]) -> Iterator[str]:
-    """Relative paths of all files under `folder`, sorted; links are followed, but not in a circle."""
-    real = os.path.realpath(folder)
-    if real in ancestors:
-        return
-    for name, is_folder in _entries(folder):
-        if is_folder:
-            yield from (f"{name}/{path}" for path in _walk(folder / name, (*ancestors, real)))
-        else:
-            yield name
-
-
-def _replaced_labels(ids: list[str], path: Path, options: ListOptions) -> list[str | None]:
+def _replacement(ids: list[str], path: Path, options: SourceOptions) -> Found:
     """The labels that the table in `path` gives to `ids`; None for those that it does not list."""
-    table = read_labels(path, options)
-    known = set(ids)
-    strangers = [sample_id for sample_id in table if sample_id not in known]
+    entries = read_labels(path, options)
+    table = dict(zip(entries.paths, entries.labels, strict=True))
+    _refuse_strangers(table, set(ids), f"{path} labels")
+    labels = [table.get(sample_id) for sample_id in ids]
+    return Found(str(path), ids, labels=labels, numbers=entries.numbers, indices=True)
+
+
+def _stated_classes(parts: Sequence[Found]) -> list[Found]:
+    """The classes that sources state, without their samples."""
+    return [Found(part.name, numbers=part.numbers) for part in parts if part.numbers]
+
+
+def _chosen(samples: SampleList, path: Path) -> SampleList:
+    """The samples whose ids `path` lists."""
+    wanted = set(read_ids(path))
+    _refuse_strangers(wanted, set(samples.ids), f"{path} names")
+    return samples.take([row for row, sample_id in enumerate(samples.ids) if sample_id in wanted])
+
+
+def _refuse_strangers(ids: Iterable[str], known: set[str], what: str) -> None:
+    strangers = [sample_id for sample_id in ids if sample_id not in known]
     if strangers:
-        raise SourceError(f"{path} labels {len(strangers)} ids that no source holds: {label_rules.shown(strangers)}")
-    return [table.get(sample_id) for sample_id in ids]
+        raise SourceError(f"{what} {len(strangers)} ids that no source holds: {shown(sorted(strangers))}")
 
 
 def _refuse_duplicates(ids: list[str]) -> None:
     if len(set(ids)) < len(ids):
         repeated = [sample_id for sample_id, count in Counter(ids).items() if count > 1]
-        raise SourceError(f"{len(repeated)} samples are listed more than once: {label_rules.shown(repeated)}")
+        raise SourceError(f"{len(repeated)} samples are listed more than once: {shown(repeated)}")

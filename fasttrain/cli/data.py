@@ -47,8 +47,9 @@ def build(
         typer.Argument(
             metavar="SOURCE...",
             help="A folder with one sub-folder a class, a plain folder of images, a text list of 'path label' lines, "
-            "or a .csv/.tsv table with a header. Several are joined; the ids of several folders start with the "
-            "folder's name.",
+            "a .csv/.tsv table with a header, a .json/.jsonl list of objects, WebDataset archives (x.tar, "
+            "x-{000..012}.tar, or a folder of --format webdataset), or another .beton. Several of any kinds are "
+            "joined, their classes by name; the ids of several folders start with the folder's name.",
         ),
     ],
     out: Annotated[
@@ -61,8 +62,29 @@ def build(
     root: Annotated[
         Path | None, typer.Option(help="Folder that the paths of lists start from [default: the list's folder].")
     ] = None,
-    path_column: Annotated[str | None, typer.Option(help="Column of a table that holds the paths.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of a table that holds the labels.")] = None,
+    path_column: Annotated[
+        str | None,
+        typer.Option(help="Column of a table or key of JSON objects that holds the paths [default: the usual names]."),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="The same of the labels; with archives, key in a sample's .json [default there: its .cls]."),
+    ] = None,
+    image_suffix: Annotated[
+        str | None, typer.Option(help="Which image of an archive's samples is taken, where they hold several, as jpg.")
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="Only these samples: a file of ids, one a line, or a table with an id column."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Further columns of tables, JSON objects, archives' .json or .beton files that become fields; several "
+            "times, or with commas; 'all' for every one.",
+        ),
+    ] = None,
     val_fraction: Annotated[
         float,
         typer.Option(min=0.0, max=0.99, help="Share of each class that goes into a second file for validation."),
@@ -127,7 +149,15 @@ def build(
     if val_out is not None and not val_fraction:
         raise typer.BadParameter("--val-out needs --val-fraction")
     samples = read_source(
-        sources, classes=classes, labels=labels, root=root, path_column=path_column, label_column=label_column
+        sources,
+        classes=classes,
+        labels=labels,
+        root=root,
+        path_column=path_column,
+        label_column=label_column,
+        image_suffix=image_suffix,
+        ids=ids,
+        keep=[name.strip() for entry in keep or [] for name in entry.split(",") if name.strip()],
     )
     options = {
         "mode": mode.value,
@@ -193,6 +223,9 @@ def _say_what_was_found(samples: Any, say: Any) -> None:
     say(f"{len(samples)} images, {len(samples.class_names)} classes, {unlabelled} without a label")
     if samples.ignored:
         say(f"{samples.ignored} other files ignored")
+    if samples.missing:
+        first = ", ".join(map(repr, samples.missing[:5]))
+        say(f"warning: {len(samples.missing)} listed images do not exist: {first}")
     if len(samples.class_names) == 1:
         say(f"warning: there is only one class, {samples.class_names[0]!r}; a classifier needs two")
 
