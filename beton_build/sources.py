@@ -148,6 +148,15 @@ def read_source(
     return samples if ids is None else _chosen(samples, Path(ids))
 
 
+def refuse_one_class(samples: SampleList) -> None:
+    """Raise a SourceError if all samples are of one class: mostly the folder above or below was meant."""
+    if len(samples.class_names) == 1:
+        raise SourceError(
+            f"there is only one class, {samples.class_names[0]!r}, and a classifier needs two; give the folder above "
+            "it, or, for a part of a data set, name all its classes with --classes"
+        )
+
+
 def _expanded(sources: Sequence[PathLike]) -> list[Path]:
     """The sources, patterns in braces replaced by the files that they stand for."""
     return [

@@ -140,7 +140,7 @@ def build(
     from fasttrain.beton_build.build import build as run
     from fasttrain.beton_build.format import is_page_size
     from fasttrain.beton_build.options import BuildOptions
-    from fasttrain.beton_build.sources import read_source
+    from fasttrain.beton_build.sources import read_source, refuse_one_class
 
     if out.suffix != ".beton" and output_format is Format.beton:
         raise typer.BadParameter(f"the last argument names the file to write and must end in .beton, not {out}")
@@ -178,6 +178,8 @@ def build(
         "val_out": val_out,
         "force": force,
     }
+    if classes is None:
+        refuse_one_class(samples)
     _say_what_was_found(samples, say)
     report = run(samples, out, load_settings(BuildOptions, options, "build"))
     result = report.as_json()
@@ -226,8 +228,6 @@ def _say_what_was_found(samples: Any, say: Any) -> None:
     if samples.missing:
         first = ", ".join(map(repr, samples.missing[:5]))
         say(f"warning: {len(samples.missing)} listed images do not exist: {first}")
-    if len(samples.class_names) == 1:
-        say(f"warning: there is only one class, {samples.class_names[0]!r}; a classifier needs two")
 
 
 def _without_empty(result: dict[str, Any]) -> dict[str, Any]:

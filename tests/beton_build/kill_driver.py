@@ -9,9 +9,11 @@ Prints one JSON object: how many points there were, and what went wrong at which
 
 import json
 import os
+import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,34 @@ def main() -> None:
         if killed != -signal.SIGKILL or resumed != 0 or wrong or content(folder) != expected:
             files = {name: len(data) for name, data in content(folder).items()}
             failures.append({"point": at, "killed": killed, "resumed": resumed, "wrong": wrong, "files": files})
+    failures += killed_at_random(source, work / "random", name, output_format, expected)
     print(json.dumps({"points": points, "failures": failures}))
+
+
+def killed_at_random(
+    source: Path, folder: Path, name: str, output_format: str, expected: dict[str, bytes]
+) -> list[dict[str, Any]]:
+    """Kill the build, and then each attempt to go on with it, at random times; 20 kills in all."""
+    rng, failures, kills = random.Random(0), [], 0
+    while kills < 20:
+        shutil.rmtree(folder, ignore_errors=True)
+        while True:
+            child = os.fork()
+            if child == 0:
+                run(source, folder / name, output_format, None, resume=folder.exists())
+                os._exit(0)
+            time.sleep(rng.uniform(0, 0.08))
+            os.kill(child, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            kills += code == -signal.SIGKILL
+            if code == 0 or kills >= 20:
+                break
+        if (
+            in_child(lambda: run(source, folder / name, output_format, None, resume=True))
+            or content(folder) != expected
+        ):
+            failures.append({"point": "random", "files": sorted(content(folder))})
+    return failures
 
 
 if __name__ == "__main__":

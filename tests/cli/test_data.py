@@ -74,11 +74,70 @@ def test_broken_images(colour_tree: Path, tmp_path: Path) -> None:
     assert all(entry.keys() == {"id", "path", "error"} for entry in built["skipped"])
 
 
-def test_one_class_is_warned_of(colour_tree: Path, tmp_path: Path) -> None:
+def test_one_class_alone_is_refused(colour_tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "one"
     root.mkdir()
     (root / "red").symlink_to(colour_tree / "red")
-    assert "warning: there is only one class, 'red'" in run("build", root, tmp_path / "c.beton").stderr
+    failed = run("build", root, tmp_path / "c.beton", code=1)
+    assert failed.stderr.startswith("fasttrain: there is only one class, 'red', and a classifier needs two")
+    (tmp_path / "classes.txt").write_text("blue\nred\n")  # a part of a data set, which says so
+    assert run_json("build", root, tmp_path / "c.beton", "--classes", tmp_path / "classes.txt")["classes"] == 2
+
+
+def test_every_bad_input_is_one_clear_sentence(colour_tree: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good.beton"
+    run("build", colour_tree, good)
+    photo = (colour_tree / "red" / "0.jpg").read_bytes()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").mkdir()
+    for name, data in {
+        "a.jpg": photo,
+        "cut.jpg": photo[: len(photo) // 2],
+        "zip.jpg": b"PK\x03\x04" + bytes(90),
+    }.items():
+        (tmp_path / "photos" / name).write_bytes(data)
+    (tmp_path / "photos" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    lists = {
+        "cut.txt": "photos/a.jpg 0\nphotos/cut.jpg 1\n",
+        "zip.txt": "photos/a.jpg 0\nphotos/zip.jpg 1\n",
+        "gone.txt": "photos/a.jpg 0\nphotos/gone.jpg 1\n",
+        "twice.txt": "photos/a.jpg 0\nphotos/a.jpg 1\n",
+        "stranger.csv": "id,label\na.jpg,0\nnobody.jpg,1\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    data = bytearray(good.read_bytes())
+    trailer = int.from_bytes(data[16:24], "little") - 40 + 16  # where the footer says that the trailer starts
+    trailer = int.from_bytes(data[trailer : trailer + 8], "little")
+    damaged = {
+        "cut": data[: len(data) // 2],
+        "header": data[:40] + b"\xff" + data[41:],
+        "trailer": data[: trailer + 8] + b"\xff" + data[trailer + 9 :],
+        "future": b"\x03\x00" + data[2:],
+        "other": b"not a beton at all, but a file of this name" * 9,
+    }
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.beton").write_bytes(content)
+    out = tmp_path / "out.beton"
+    cases: list[tuple[list[object], str]] = [
+        (["build", tmp_path / "empty", out], "holds no image"),
+        (["build", tmp_path / "cut.txt", out], "truncated"),
+        (["build", tmp_path / "zip.txt", out], "not an image of a known format"),
+        (["build", tmp_path / "gone.txt", out], "No such file or directory"),
+        (["build", tmp_path / "twice.txt", out], "listed more than once: 'photos/a.jpg'"),
+        (["build", tmp_path / "photos", out, "--labels", tmp_path / "stranger.csv"], "no source holds: 'nobody.jpg'"),
+        (["verify", tmp_path / "cut.beton"], "is cut short"),
+        (["verify", tmp_path / "header.beton"], "the checksum of its header"),
+        (["verify", tmp_path / "trailer.beton"], "the checksum of its trailer"),
+        (["verify", tmp_path / "future.beton"], "of version 3; this program reads version 2"),
+        (["verify", tmp_path / "other.beton"], "is not a .beton file"),
+        (["merge", good, good, out], "ids occur more than once in the files to merge"),
+    ]
+    for arguments, message in cases:
+        failed = run(*arguments, code=1)
+        assert message in failed.stderr, (arguments, failed.stderr)
+        assert "Traceback" not in failed.stderr
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(
