@@ -32,5 +32,6 @@ setup(
     packages=packages,
     package_dir={"fasttrain": "fasttrain", **MAPPED_FOLDERS},
     package_data={"fasttrain": ["py.typed"], "fasttrain.kernels": ["*.pyi"], "fasttrain.report.templates": ["*"]},
+    include_package_data=False,  # the C++ sources belong into the sdist, not into the wheel
     ext_modules=[native],
 )

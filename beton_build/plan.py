@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import PIL
@@ -128,7 +128,7 @@ class BuildPlan:
             bits = xxhash.xxh3_64_intdigest(encode_id(self.samples.ids[row]), options.seed)
             mode = "keep" if bits < options.compress_probability * 2.0**64 else "raw"
         return Form(
-            mode=cast(Literal["keep", "jpg", "raw", "smart"], mode),
+            mode=mode,
             quality=options.quality,
             max_resolution=options.max_resolution,
             min_resolution=options.min_resolution,

@@ -79,7 +79,7 @@ def test_all_kinds_at_once(colour_tree: Path, tmp_path: Path, sources: dict[str,
 
 
 def test_missing_files_are_told_before_the_build(colour_tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "l.txt").write_text("red/0.jpg red\nred/gone.jpg red\n")
+    (tmp_path / "l.txt").write_text("red/0.jpg red\nblue/1.jpg blue\nred/gone.jpg red\n")
     result = run("build", tmp_path / "l.txt", tmp_path / "out.beton", "--root", colour_tree, "--on-error", "skip")
     assert result.exit_code == 0
     assert "warning: 1 listed images do not exist: 'red/gone.jpg'" in result.output
