@@ -19,17 +19,12 @@ class Entry {
   Entry() = default;
   Entry(int bits, int advance, int size) : packed_(static_cast<std::uint32_t>(bits | advance << 8 | size << 16)) {}
 
-  void set_value(int value) { packed_ |= kHasValue | static_cast<std::uint32_t>(value) << 21; }
-
   explicit operator bool() const { return packed_ != 0; }
-  unsigned bits() const { return packed_ & 0xFF; }            // of code and value together
-  int advance() const { return packed_ >> 8 & 0xFF; }         // AC: coefficients to go on by; 64 ends the block
-  int size() const { return packed_ >> 16 & 15; }             // bits of the value
-  bool has_value() const { return (packed_ & kHasValue) != 0; }  // code and value fit kLookBits together
-  int value() const { return static_cast<std::int32_t>(packed_) >> 21; }
+  unsigned bits() const { return packed_ & 63; }       // of code and value together
+  int advance() const { return packed_ >> 8 & 0xFF; }  // AC: coefficients to go on by; 64 ends the block
+  int size() const { return packed_ >> 16; }           // bits of the value
 
  private:
-  static constexpr std::uint32_t kHasValue = 1u << 20;
   std::uint32_t packed_ = 0;
 };
 
@@ -37,6 +32,11 @@ class Entry {
 inline int extended(int value, int size) {
   const int negative = -(value < (1 << size >> 1));
   return value + (negative & (1 - (1 << size)));
+}
+
+// The value of an entry whose bits are next; it must have one.
+inline int value_of(const Entry& entry, std::uint64_t window) {
+  return extended(static_cast<int>(window << (entry.bits() - entry.size()) >> (64 - entry.size())), entry.size());
 }
 
 class HuffmanTable {
@@ -65,14 +65,8 @@ class HuffmanTable {
       for (int i = 0; i < count_[length]; ++i, ++code, ++index) {
         if (is_dc && symbols_[index] > 15) return false;
         if (length > kLookBits) continue;
-        const int rest = kLookBits - length;
-        const Entry entry = meaning(symbols_[index], length);
-        const int size = entry.size();
-        for (int j = 0; j < (1 << rest); ++j) {
-          Entry& place = look_[(code << rest) + static_cast<std::uint32_t>(j)];
-          place = entry;
-          if (size <= rest) place.set_value(extended(j >> (rest - size), size));
-        }
+        Entry* first = look_ + (code << (kLookBits - length));
+        std::fill(first, first + (1 << (kLookBits - length)), meaning(symbols_[index], length));
       }
       code <<= 1;
     }
@@ -159,7 +153,7 @@ class Run {
   std::uint16_t packed_ = 0;
 };
 
-constexpr int kRunBits = 12;
+constexpr int kRunBits = 11;
 constexpr int kRunsPerRefill = 56 / kRunBits;
 
 class RunTable {
@@ -189,6 +183,50 @@ class RunTable {
   Run runs_[1 << kRunBits];
 };
 
+// The same with the values, for two codes at the most.
+struct Pair {
+  std::int16_t first_value, second_value;
+  std::uint8_t first_advance;   // 0 if the block ends at once
+  std::uint8_t second_advance;  // 0 if there is no second coefficient; then the first one's value stands for it
+  std::uint8_t bits;            // 0 if not even one code fits
+  bool ends;                    // the last code ends the block
+};
+
+constexpr int kPairBits = 10;
+constexpr int kPairsPerRefill = 56 / kPairBits;
+
+class PairTable {
+ public:
+  void build(const HuffmanTable& table) {
+    for (std::uint32_t index = 0; index < (1u << kPairBits); ++index) {
+      Pair pair{};
+      std::uint64_t window = std::uint64_t{index} << (64 - kPairBits);
+      for (int turn = 0; turn < 3 && !pair.ends; ++turn) {
+        const Entry entry = table.find_short(window);
+        if (!entry || pair.bits + entry.bits() > kPairBits) break;
+        if (entry.advance() == kBlockSize) {
+          pair.ends = true;
+        } else if (turn == 2 || entry.size() == 0) {
+          break;  // a third coefficient, or sixteen zeros
+        } else {
+          const auto value = static_cast<std::int16_t>(value_of(entry, window));
+          (turn == 0 ? pair.first_advance : pair.second_advance) = static_cast<std::uint8_t>(entry.advance());
+          if (turn == 0) pair.first_value = value;
+          pair.second_value = value;
+        }
+        pair.bits = static_cast<std::uint8_t>(pair.bits + entry.bits());
+        window <<= entry.bits();
+      }
+      pairs_[index] = pair;
+    }
+  }
+
+  const Pair& find(std::uint64_t window) const { return pairs_[window >> (64 - kPairBits)]; }
+
+ private:
+  Pair pairs_[1 << kPairBits];
+};
+
 constexpr const char* kNoCode = "its entropy code is damaged: a code that stands for nothing";
 constexpr const char* kTooMany = "its entropy code is damaged: a block with too many coefficients";
 
@@ -201,7 +239,8 @@ constexpr std::uint8_t kNatural[kBlockSize] = {
 struct Component {
   const HuffmanTable* dc;
   const HuffmanTable* ac;
-  const RunTable* runs;  // of `ac`, when coefficients are not kept
+  const RunTable* runs;    // of `ac`, when coefficients are not kept
+  const PairTable* pairs;  // of `ac`, when they are
   int columns, rows;  // blocks of one MCU
   int quantum;
   int predictor;
@@ -239,12 +278,6 @@ struct Segment {
   }
 };
 
-// The value of an entry whose bits are next.
-inline int value_of(const Entry& entry, std::uint64_t window) {
-  if (entry.has_value()) return entry.value();
-  return extended(static_cast<int>(window << (entry.bits() - entry.size()) >> (64 - entry.size())), entry.size());
-}
-
 template <bool kKeep>
 const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
   bits.refill();
@@ -252,7 +285,7 @@ const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
   if (!dc) return kNoCode;
   if (dc.size() != 0) {
     component.predictor += value_of(dc, bits.window());
-    const long mean = static_cast<long>(component.predictor) * component.quantum;
+    const long mean = static_cast<long>(component.predictor) * std::max(component.quantum, 1);
     if (mean > kMaxMean + component.quantum || mean < -kMaxMean - component.quantum) {
       return "its entropy code is damaged: a block far too bright or too dark";
     }
@@ -260,6 +293,10 @@ const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
   bits.drop(dc.bits());
   const float* ratios = kKeep ? component.plane->ratios : nullptr;
   if (kKeep) block[0] = ratios ? rescaled(component.predictor, ratios[0]) : static_cast<JCOEF>(component.predictor);
+  [[maybe_unused]] const auto put = [&](int index, int value) {
+    const int place = kNatural[index];
+    block[place] = ratios ? rescaled(value, ratios[place]) : static_cast<JCOEF>(value);
+  };
   for (int index = 1; index < kBlockSize;) {
     bits.refill();
     if (!kKeep) {
@@ -273,17 +310,28 @@ const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
       }
       if (turn > 0) bits.refill();
       if (turn == kRunsPerRefill) continue;
+    } else {
+      int turn = 0;
+      for (; turn < kPairsPerRefill; ++turn) {
+        const Pair& pair = component.pairs->find(bits.window());
+        const int first = index + pair.first_advance, second = first + pair.second_advance;
+        if (pair.bits == 0 || second >= kBlockSize) break;
+        bits.drop(pair.bits);
+        if (pair.first_advance != 0) {
+          put(first - 1, pair.first_value);
+          put(second - 1, pair.second_value);
+        }
+        index = second;
+        if (pair.ends) return nullptr;
+      }
+      if (turn > 0) bits.refill();
+      if (turn == kPairsPerRefill) continue;
     }
     const Entry ac = component.ac->find(bits.window());
     if (!ac) return kNoCode;
     index += ac.advance();
-    if (kKeep && ac.size() != 0) {
-      if (index > kBlockSize) return kTooMany;
-      const int place = kNatural[index - 1], value = value_of(ac, bits.window());
-      block[place] = ratios ? rescaled(value, ratios[place]) : static_cast<JCOEF>(value);
-    } else if (index > kBlockSize && ac.advance() < kBlockSize) {
-      return kTooMany;
-    }
+    if (index > kBlockSize && ac.advance() < kBlockSize) return kTooMany;
+    if (kKeep && ac.size() != 0) put(index - 1, value_of(ac, bits.window()));
     bits.drop(ac.bits());
   }
   return nullptr;
@@ -351,6 +399,8 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
   if (!is_sequential(decoder)) return ScanVerdict::unknown;
   thread_local HuffmanTable tables[2][NUM_HUFF_TBLS];
   thread_local RunTable runs[NUM_HUFF_TBLS];
+  thread_local PairTable pairs[NUM_HUFF_TBLS];
+  thread_local bool derived[2][NUM_HUFF_TBLS];  // whether `runs` and `pairs` are those of the tables
   thread_local Segment segment;
   Layout layout;
   layout.count = decoder.num_components;
@@ -368,13 +418,23 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
       HuffmanTable& table = tables[kind][numbers[kind]];
       if (table.is_of(*sources[kind], kind == 0)) continue;
       if (!table.build(*sources[kind], kind == 0)) return ScanVerdict::unknown;
-      if (kind == 1) runs[numbers[kind]].build(table);
+      if (kind == 1) derived[0][numbers[1]] = derived[1][numbers[1]] = false;
+    }
+    bool& made = derived[planes != nullptr][numbers[1]];
+    if (!made) {
+      made = true;
+      if (planes) {
+        pairs[numbers[1]].build(tables[1][numbers[1]]);
+      } else {
+        runs[numbers[1]].build(tables[1][numbers[1]]);
+      }
     }
     const bool single = layout.count == 1;  // then it is coded block by block, whatever its factors
     Component& component = layout.components[i];
     component.dc = &tables[0][numbers[0]];
     component.ac = &tables[1][numbers[1]];
     component.runs = &runs[numbers[1]];
+    component.pairs = &pairs[numbers[1]];
     component.columns = single ? 1 : info.h_samp_factor;
     component.rows = single ? 1 : info.v_samp_factor;
     component.quantum = quantisation->quantval[0];

@@ -5,12 +5,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "jpeg_scan.h"
 
 // One copy of a hot loop for each instruction set, chosen when the module is loaded.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FASTTRAIN_CLONES __attribute__((target_clones("avx2,fma", "default")))
+#define FASTTRAIN_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define FASTTRAIN_CLONES
 #endif
@@ -51,14 +52,18 @@ struct Halving {
 
 const Halving kHalving;
 
-// out += left * right, of which only the first `used` rows are not zero.
-FASTTRAIN_CLONES void add_product(const Matrix& left, const Matrix& right, int used, Matrix& out) {
-  for (int row = 0; row < DCTSIZE; ++row) {
-    for (int k = 0; k < used; ++k) {
-      const float factor = left[row][k];
-      for (int column = 0; column < DCTSIZE; ++column) out[row][column] += factor * right[k][column];
-    }
+using Row = float __attribute__((vector_size(sizeof(float) * DCTSIZE)));
+
+// out = first * upper + second * lower, of which only the first `used` rows are not zero.
+FASTTRAIN_CLONES void combine(const Halving& by, const Matrix& upper, const Matrix& lower, int used, Matrix& out) {
+  Row sums[DCTSIZE] = {};
+  for (int k = 0; k < used; ++k) {
+    Row above, below;
+    std::memcpy(&above, upper[k], sizeof above);
+    std::memcpy(&below, lower[k], sizeof below);
+    for (int row = 0; row < DCTSIZE; ++row) sums[row] += by.first[row][k] * above + by.second[row][k] * below;
   }
+  std::memcpy(out, sums, sizeof sums);
 }
 
 // How many rows and columns of a block have to be looked at: behind them all is zero.
@@ -105,8 +110,7 @@ struct Work {
   ErrorManager errors;
   jpeg_decompress_struct decoder{};
   jpeg_compress_struct encoder{};
-  CoefficientPlane planes[3];  // what is read: the target itself where the sub-sampling stays, else `chroma`
-  std::vector<std::array<JCOEF, DCTSIZE2>> chroma[3];
+  CoefficientPlane planes[3];  // what is read: the target itself where the sub-sampling stays, else `kept_chroma`
   float ratios[3][DCTSIZE2];
   jvirt_barray_ptr targets[3] = {};
   unsigned char* stream = nullptr;
@@ -119,6 +123,9 @@ struct Work {
     std::free(stream);
   }
 };
+
+// Chroma on its way, kept by each thread from image to image: fresh memory costs as much as filling it.
+thread_local std::vector<std::array<JCOEF, DCTSIZE2>> kept_chroma[3];
 
 bool is_handled(const jpeg_decompress_struct& decoder) {
   if (decoder.data_precision != 8) return false;
@@ -187,9 +194,9 @@ void Transcoder::set_up_planes() {
       for (JDIMENSION row = 0; row < shape.down; ++row) plane.rows[row] = target_row(i, row);
       continue;
     }
-    work_.chroma[i].assign(std::size_t{shape.across} * shape.down, {});
+    kept_chroma[i].assign(std::size_t{shape.across} * shape.down, {});
     for (JDIMENSION row = 0; row < shape.down; ++row) {
-      plane.rows[row] = reinterpret_cast<JBLOCKROW>(work_.chroma[i].data() + std::size_t{row} * shape.across);
+      plane.rows[row] = reinterpret_cast<JBLOCKROW>(kept_chroma[i].data() + std::size_t{row} * shape.across);
     }
   }
 }
@@ -256,31 +263,28 @@ void Transcoder::halve(int component, std::size_t row, std::size_t column, const
   for (int right = 0; right <= (across ? 1 : 0); ++right) {
     const std::size_t x = std::min<std::size_t>(across ? 2 * column + right : column, shape.across - 1);
     const JCOEF* upper = plane.rows[above][x];
-    const JCOEF* lower = plane.rows[below][x];
-    Matrix values;
-    dequantise(upper, quanta, values);
+    Matrix upper_values, lower_values;
     extent.include(upper);
     if (!down) {
-      std::memcpy(halves[right], values, sizeof values);
+      dequantise(upper, quanta, halves[right]);
       continue;
     }
+    const JCOEF* lower = plane.rows[below][x];
     extent.include(lower);
-    std::memset(halves[right], 0, sizeof halves[right]);
-    add_product(kHalving.first, values, extent.rows, halves[right]);
-    dequantise(lower, quanta, values);
-    add_product(kHalving.second, values, extent.rows, halves[right]);
+    dequantise(upper, quanta, upper_values);
+    dequantise(lower, quanta, lower_values);
+    combine(kHalving, upper_values, lower_values, extent.rows, halves[right]);
   }
   if (!across) {
     std::memcpy(out, halves[0], sizeof out);
     return;
   }
   // Halving in width is the same from the other side: out = left first^T + right second^T.
-  Matrix turned, sum{};
-  transpose(halves[0], turned);
-  add_product(kHalving.first, turned, extent.columns, sum);
-  transpose(halves[1], turned);
-  add_product(kHalving.second, turned, extent.columns, sum);
-  transpose(sum, out);
+  Matrix left_turned, right_turned, turned;
+  transpose(halves[0], left_turned);
+  transpose(halves[1], right_turned);
+  combine(kHalving, left_turned, right_turned, extent.columns, turned);
+  transpose(turned, out);
 }
 
 // Make the target's blocks of a component whose sub-sampling changes.
@@ -331,7 +335,7 @@ bool Transcoder::run(const std::uint8_t* data, std::size_t size, bool& handled) 
 
 }  // namespace
 
-std::optional<std::vector<std::uint8_t>> transcode_jpeg(const std::uint8_t* data, std::size_t size, int quality) {
+std::optional<JpegStream> transcode_jpeg(const std::uint8_t* data, std::size_t size, int quality) {
   if (size < 4 || data[0] != 0xFF || data[1] != 0xD8) throw JpegError("it is not a JPEG");
   Work work;
   install_error_manager(work.errors);
@@ -339,7 +343,10 @@ std::optional<std::vector<std::uint8_t>> transcode_jpeg(const std::uint8_t* data
   Transcoder transcoder(work, quality);
   if (!transcoder.run(data, size, handled)) throw JpegError(work.damage != nullptr ? work.damage : work.errors.reason);
   if (!handled) return std::nullopt;
-  return std::vector<std::uint8_t>(work.stream, work.stream + work.stream_size);
+  JpegStream stream;
+  stream.data.reset(std::exchange(work.stream, nullptr));
+  stream.size = work.stream_size;
+  return stream;
 }
 
 }  // namespace fasttrain

@@ -47,13 +47,13 @@ py::dict check(const py::buffer& buffer) {
 
 py::object transcode(const py::buffer& buffer, int quality) {
   const View view(buffer);
-  std::optional<std::vector<std::uint8_t>> stream;
+  std::optional<fasttrain::JpegStream> stream;
   {
     py::gil_scoped_release unlocked;
     stream = fasttrain::transcode_jpeg(view.data(), view.size(), quality);
   }
   if (!stream) return py::none();
-  return py::bytes(reinterpret_cast<const char*>(stream->data()), stream->size());
+  return py::bytes(reinterpret_cast<const char*>(stream->data.get()), stream->size);
 }
 
 }  // namespace
