@@ -1,6 +1,6 @@
 """Dataset conversion beside FFCV's writer: `fasttrain bench build`, its figures kept in ``benchmarks/results/``.
 
-    python benchmarks/conversion.py FOLDER_OF_PHOTOS [--rounds 5] [--repeat 2]
+python benchmarks/conversion.py FOLDER_OF_PHOTOS [--rounds 5] [--repeat 2]
 """
 
 import argparse

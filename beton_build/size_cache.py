@@ -23,7 +23,7 @@ def load_sizes(path: Path, count: int) -> np.ndarray | None:
         return None
     try:
         sizes = np.load(_place(path), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return sizes if sizes.shape == (count,) and sizes.dtype == np.uint64 else None
 
