@@ -91,8 +91,8 @@ built.build()
 rows = []
 while len(rows) < built.epoch_size("reader"):
     images, labels, abouts = built.run()
-    rows += [[json.loads(bytes(np.array(abouts.at(k))))["id"], int(bytes(np.array(labels.at(k)))), images.at(k).shape[:2]]
-             for k in range(4)]
+    rows += [[json.loads(bytes(np.array(abouts.at(k))))["id"], int(bytes(np.array(labels.at(k))))] for k in range(4)]
+    assert all(images.at(k).shape[2] == 3 for k in range(4))
 print(json.dumps(rows[:built.epoch_size("reader")]))
 """
 
