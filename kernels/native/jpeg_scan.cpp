@@ -228,6 +228,7 @@ class PairTable {
 };
 
 constexpr const char* kNoCode = "its entropy code is damaged: a code that stands for nothing";
+constexpr const char* kEndsEarly = "its entropy code is damaged: it ends before the image does";
 constexpr const char* kTooMany = "its entropy code is damaged: a block with too many coefficients";
 
 // Natural order of the zigzag sequence (T.81, figure A.6).
@@ -349,7 +350,7 @@ const char* walk_segment(const Segment& segment, Layout& layout, std::size_t fir
       Component& component = layout.components[i];
       for (int block = 0; block < component.columns * component.rows; ++block) {
         // A block takes 64 * 31 bits at the most, so that looking before each one keeps all reads within the slack.
-        if (bits.position() >= total) return "its entropy code is damaged or truncated: it ends before the image does";
+        if (bits.position() >= total) return kEndsEarly;
         JCOEF* kept = nullptr;
         if (kKeep) {
           const std::size_t row = top * component.rows + block / component.columns;
@@ -359,7 +360,7 @@ const char* walk_segment(const Segment& segment, Layout& layout, std::size_t fir
       }
     }
   }
-  if (bits.position() > total) return "its entropy code is damaged or truncated: it ends before the image does";
+  if (bits.position() > total) return kEndsEarly;
   for (std::size_t byte = (bits.position() + 7) / 8; byte < segment.length; ++byte) {
     if (segment.bytes[byte] != 0) return "its entropy code is damaged: it goes on behind the end of the image";
   }
@@ -453,6 +454,7 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
     const std::size_t units = std::min(left, layout.interval);
     reason = planes ? walk_segment<true>(segment, layout, total - left, units)
                     : walk_segment<false>(segment, layout, total - left, units);
+    if (reason == kEndsEarly && at + 1 >= size) reason = "it is truncated: the file ends before the image does";
     if (reason != nullptr) return ScanVerdict::damaged;
     left -= units;
     while (at + 1 < size && data[at + 1] == 0xFF) ++at;  // fill bytes
