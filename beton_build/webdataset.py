@@ -149,7 +149,11 @@ class TarFolderWriter:
         return {"records": json.dumps(state).encode()}
 
     def restore(self, snapshots: Sequence[dict[str, Any]]) -> None:
-        """Stand where the last of `snapshots` was taken; what was written later is cut off."""
+        """Stand where the last of `snapshots` was taken; what was written later is cut off.
+
+        Raises:
+            BetonError: the folder has lost something that was in it then.
+        """
         state = json.loads(snapshots[-1]["records"])
         self._count, self._archives = state["count"], state["archives"]
         self._index, self._position = state["index"], state["position"]
@@ -158,7 +162,14 @@ class TarFolderWriter:
             number = file.stem.rpartition("-")[2]
             if not number.isdigit() or int(number) > current or (int(number) == current and file.suffix == ".idx"):
                 file.unlink()
-        if self._archive(current).exists():
+        held = self._archive(current).stat().st_size if self._archive(current).exists() else 0
+        ended = [self._archive(number, suffix) for number in range(current) for suffix in ("tar", "idx")]
+        if held < self._position or not all(file.exists() for file in ended):
+            raise BetonError(
+                f"{part_path(self.folder)} has lost archives since the build was interrupted, so nothing of it can be "
+                "used; build again"
+            )
+        if held:
             os.truncate(self._archive(current), self._position)
 
     # ---- the end -----------------------------------------------------------------------------------------------

@@ -204,12 +204,21 @@ class BetonWriter:
         return {"position": self._position, "page_size": self.page_size, "records": self._records.dump(start)}
 
     def restore(self, snapshots: Sequence[dict[str, Any]]) -> None:
-        """Stand where the last of `snapshots` was taken; what the file holds beyond it is cut off."""
+        """Stand where the last of `snapshots` was taken; what the file holds beyond it is cut off.
+
+        Raises:
+            BetonError: the file has lost something that was in it then.
+        """
         assert self._file is not None
         for snapshot in snapshots:
             self._records.load(snapshot["records"])
             self._position, self.page_size = snapshot["position"], snapshot["page_size"]
-        self._file.truncate(min(self._position, os.fstat(self._file.fileno()).st_size))
+        if len(self) and os.fstat(self._file.fileno()).st_size < self._position:
+            raise BetonError(
+                f"{part_path(self.path)} is shorter than it was when the build was interrupted, so nothing of it can "
+                "be used; build again"
+            )
+        self._file.truncate(self._position if len(self) else 0)
 
     # ---- the end of the file, then its beginning ---------------------------------------------------------------
 

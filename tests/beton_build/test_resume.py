@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fasttrain.base.errors import SourceError
+from fasttrain.base.errors import BetonError, SourceError
 from fasttrain.beton_build import build as building
 from fasttrain.beton_build.build import build
 from fasttrain.beton_build.journal import Journal, Record, journal_path
@@ -82,6 +82,15 @@ def test_a_lost_part_means_starting_anew(tree: Path, interrupted: Path) -> None:
     interrupted.with_name("a.beton.part").unlink()
     assert build(read_source(tree), interrupted, BuildOptions(resume=True)).samples == 12
     assert verify(interrupted).ok
+
+
+def test_a_part_that_lost_something_is_not_gone_on_with(tree: Path, interrupted: Path) -> None:
+    part = interrupted.with_name("a.beton.part")
+    os.truncate(part, part.stat().st_size - 100)
+    with pytest.raises(BetonError, match=r"is shorter than it was when the build was interrupted.*; build again"):
+        build(read_source(tree), interrupted, BuildOptions(resume=True))
+    assert not part.exists() and not journal_path(interrupted).exists()
+    assert build(read_source(tree), interrupted).samples == 12
 
 
 def test_two_builds_of_one_file_at_a_time(tree: Path, interrupted: Path) -> None:
