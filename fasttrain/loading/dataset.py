@@ -16,6 +16,8 @@ from fasttrain.beton_build.trailer import encode_id, sample_key
 from fasttrain.loading.randomness import distinct_keys
 
 T = TypeVar("T")
+FILES_A_BLOCK = 64  # single files that count as one stretch of storage
+PART_BITS = 40  # block numbers of a joined data set: the part above these bits, the block within the part below
 Data = str | Path | Sequence[str | Path]
 
 
@@ -41,6 +43,10 @@ class ImageDataset(ABC):
     @abstractmethod
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         """(n, 2) int64: width and height in pixels of the images of `rows`."""
+
+    @abstractmethod
+    def blocks(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64: number of the stretch of storage in which each of `rows` lies, the unit of the windowed order."""
 
     @abstractmethod
     def string_ids(self, rows: np.ndarray) -> list[str]:
@@ -76,6 +82,9 @@ class BetonDataset(ImageDataset):
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         return np.stack([self._reader.widths[rows], self._reader.heights[rows]], 1).astype(np.int64)
 
+    def blocks(self, rows: np.ndarray) -> np.ndarray:
+        return (self._reader.offsets[rows] // np.uint64(self._reader.page_size)).astype(np.int64)
+
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return self._reader.ids.take(rows)
 
@@ -107,6 +116,9 @@ class FolderDataset(ImageDataset):
         for row in rows[self._sizes[rows, 0] == 0].tolist():
             self._sizes[row] = self._read(decoded_size, row)
         return self._sizes[rows]
+
+    def blocks(self, rows: np.ndarray) -> np.ndarray:
+        return rows // FILES_A_BLOCK
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return [self._ids[row] for row in rows]
@@ -164,6 +176,12 @@ class JoinedDataset(ImageDataset):
         result = np.empty((len(rows), 2), np.int64)
         for part, positions, local in self._split(rows):
             result[positions] = part.sizes(local)
+        return result
+
+    def blocks(self, rows: np.ndarray) -> np.ndarray:
+        result = np.empty(len(rows), np.int64)
+        for part, positions, local in self._split(rows):
+            result[positions] = part.blocks(local) + (self._parts.index(part) << PART_BITS)
         return result
 
     def string_ids(self, rows: np.ndarray) -> list[str]:

@@ -51,9 +51,12 @@ class Loader:
         data: a `.beton` file, a folder or list of images, or several of them as one data set.
         batch_size: samples a batch and rank.
         view: `train_view` or `eval_view`; ``train_view(224)`` if None.
-        order: ``random`` or ``sequential``; by default the former for a train view, the latter for an eval view. What
-            each means for the last batch and for several ranks: see `fasttrain.loading.sampler.Partition`.
+        order: ``random``, ``windowed`` or ``sequential``; by default the first for a train view, the last for an eval
+            view. ``windowed`` is random too, but reads `window` pages of the file at a time, for files that do not fit
+            into memory. What each means for the last batch and for several ranks: see
+            `fasttrain.loading.sampler.Partition`.
         device, dtype: of the images.
+        window: pages (of a `.beton`; 64 files of a folder count as one) that ``windowed`` reads at a time.
         seed: of order and views.
         threads: decoding threads; by default the cores this process may use, divided by the ranks of the machine.
         on_error: ``raise`` an `ImageError`, or ``skip``: the sample is masked by ``valid`` and listed in `skipped`.
@@ -79,6 +82,7 @@ class Loader:
         *,
         view: View | None = None,
         order: Order | None = None,
+        window: int = 64,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
@@ -95,14 +99,14 @@ class Loader:
         if backend not in BACKENDS:
             raise LoaderError(f"there is no loader backend {backend!r}; choose one of {', '.join(BACKENDS)}")
         threads = process.default_threads() if threads is None else threads
-        if threads < 1 or prefetch < 1:
-            raise LoaderError(f"threads and prefetch must be at least 1, not {threads} and {prefetch}")
+        if min(threads, prefetch, window) < 1:
+            raise LoaderError(f"threads, prefetch and window must be at least 1, not {threads}, {prefetch}, {window}")
         self.view = view if view is not None else train_view()
         self.device = torch.device(device)
         self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
         self.skipped: list[tuple[str, str]] = []
         self._skipped_rows: set[int] = set()
-        self._prefetch = prefetch
+        self._prefetch, self._window = prefetch, window
         self._stage = DeviceStage(self.view, self.device, dtype)
         self.dataset = open_dataset(data)
         try:
@@ -117,7 +121,7 @@ class Loader:
         except BaseException:
             self.dataset.close()
             raise
-        self._planner = Planner(self.dataset, self._rows, self._partition, self.view, seed, on_error == "skip")
+        self._planner = Planner(self.dataset, self._rows, self._partition, self.view, seed, on_error == "skip", window)
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         self._backend = BACKENDS[backend](self.dataset, threads)
         # Threads must not outlive a loader that was never closed.
@@ -176,7 +180,7 @@ class Loader:
         return {
             "fingerprint": self.dataset.fingerprint,
             "rows": xxhash.xxh3_64_hexdigest(self._rows.tobytes()),
-            "order": self._partition.order,
+            "order": self._partition.order + (f" {self._window}" if self._partition.order == "windowed" else ""),
             "seed": self.seed,
         }
 

@@ -8,7 +8,7 @@ import numpy as np
 from fasttrain.base.errors import ImageError
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.plan import BatchPlan, plan_batch
-from fasttrain.loading.sampler import PADDING, Partition, shuffled
+from fasttrain.loading.sampler import PADDING, Partition, shuffled, windowed
 from fasttrain.loading.views import View
 
 
@@ -38,13 +38,21 @@ class Planner:
     Args:
         rows: (n,) int64 rows of the data set.
         tolerant: note images whose size cannot be read, instead of raising.
+        window: blocks that the windowed order reads at a time.
     """
 
     def __init__(
-        self, dataset: ImageDataset, rows: np.ndarray, partition: Partition, view: View, seed: int, tolerant: bool
+        self,
+        dataset: ImageDataset,
+        rows: np.ndarray,
+        partition: Partition,
+        view: View,
+        seed: int,
+        tolerant: bool,
+        window: int,
     ) -> None:
         self._dataset, self._rows, self._partition = dataset, rows, partition
-        self._view, self._seed, self._tolerant = view, seed, tolerant
+        self._view, self._seed, self._tolerant, self._window = view, seed, tolerant, window
 
     def epoch(self, epoch: int, offset: int = 0) -> Iterator[PlannedBatch]:
         """This rank's batches of an epoch from global position `offset` on.
@@ -55,6 +63,9 @@ class Planner:
         rows = self._rows
         if self._partition.order == "random":
             rows = shuffled(rows, self._dataset.keys[rows], self._seed, epoch)
+        elif self._partition.order == "windowed":
+            keys, blocks = self._dataset.keys[rows], self._dataset.blocks(rows)
+            rows = windowed(rows, keys, blocks, self._seed, epoch, self._window)
         for batch in self._partition.batches(rows, offset):
             sizes, unreadable = self._sizes(batch)
             plan = plan_batch(self._view, batch, self._dataset.keys[batch], sizes, self._seed, epoch)

@@ -22,6 +22,7 @@ class Operation(IntEnum):
     JITTER = 2
     JITTER_ORDER = 3
     REPEATED_KEY = 4
+    BLOCK_ORDER = 5
     CROP = 16  # one operation a try: 16, 17, …
 
 

@@ -105,7 +105,7 @@ def test_a_part_of_the_data_by_rows_or_names(keep_beton: Path) -> None:
     [
         ({"on_error": "ignore"}, "'raise' or 'skip'"),
         ({"backend": "dalli"}, "no loader backend 'dalli'; choose one of portable"),
-        ({"order": "shuffle"}, "'random' or 'sequential'"),
+        ({"order": "shuffle"}, "one of random, windowed, sequential"),
         ({"threads": 0}, "at least 1"),
         ({"prefetch": 0}, "at least 1"),
         ({"batch_size": 21, "view": train_view(8)}, "use a batch size of 20 or less"),

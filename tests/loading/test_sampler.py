@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttrain.base.errors import LoaderError
-from fasttrain.loading.sampler import PADDING, Partition, shuffled
+from fasttrain.loading.sampler import PADDING, Partition, shuffled, windowed
 
 sizes, worlds, batches = st.integers(1, 200), st.integers(1, 8), st.integers(1, 33)
 
@@ -41,12 +41,32 @@ def test_training_sees_no_sample_twice_and_fills_every_batch(samples: int, world
     assert len(np.unique(seen)) == len(seen) == samples // (world * batch) * world * batch
 
 
-@given(st.sampled_from(["random", "sequential"]), st.integers(1, 4), st.integers(1, 6), st.integers(24, 120))
+@given(
+    st.sampled_from(["random", "windowed", "sequential"]), st.integers(1, 4), st.integers(1, 6), st.integers(24, 120)
+)
 def test_global_batches_do_not_depend_on_the_world(order: str, world: int, batch: int, samples: int) -> None:
     rows = np.random.default_rng(samples).permutation(samples)
     many = deal(samples, world, batch, order, rows)
     one = deal(samples, 1, batch * world, order, rows)
     np.testing.assert_array_equal(many.transpose(1, 0, 2).reshape(one.shape[1:]), one[0])
+
+
+@given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 6), st.integers(0, 3))
+def test_the_windowed_order_is_random_and_stays_in_its_window(
+    samples: int, a_block: int, window: int, epoch: int
+) -> None:
+    rows = np.arange(samples)
+    keys, blocks = (rows * 7919).astype(np.uint64), rows // a_block
+    order = windowed(rows, keys, blocks, 3, epoch, window)
+    np.testing.assert_array_equal(np.sort(order), rows)
+    _, first = np.unique(blocks[order], return_index=True)
+    _, last = np.unique(blocks[order][::-1], return_index=True)
+    last = samples - 1 - last
+    for place in range(samples):  # blocks that are being read: begun, and not yet read to their end
+        assert ((first <= place) & (last >= place)).sum() <= window
+    if samples > 20 * a_block and window > 1:
+        assert not np.array_equal(order, windowed(rows, keys, blocks, 3, epoch + 1, window))
+        assert not np.array_equal(order, windowed(rows, keys, blocks, 4, epoch, window))
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 5), st.data())
