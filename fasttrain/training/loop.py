@@ -28,21 +28,25 @@ from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.schedule import Schedule
 
 AGREE_EVERY = 32
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the loop looks at it between steps, so that no step is left half done."""
+    """Set by Ctrl-C, SIGTERM or SIGUSR1 (which clusters send before they take a machine back).
+
+    The loop looks at it between steps, so that no step is left half done.
+    """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Catch SIGINT and SIGTERM while the block runs; a second one acts at once."""
+        """Catch the signals while the block runs; a second one acts at once."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
         try:
             yield self
         finally:

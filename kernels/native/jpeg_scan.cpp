@@ -4,13 +4,15 @@
 #include <cstring>
 #include <vector>
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the bit reader loads bytes in this order");
+
 namespace fasttrain {
 namespace {
 
-constexpr int kLookBits = 10;       // codes up to this length are found by one look-up
-constexpr int kBlockSize = 64;      // coefficients
-constexpr int kSlack = 512;         // zero bytes behind a segment: a block may begin in it and be all beyond its end
-constexpr int kMaxMean = 2048;      // twice the range of a dequantised DC coefficient of 8-bit pixels
+constexpr int kLookBits = 10;   // codes up to this length are found by one look-up
+constexpr int kBlockSize = 64;  // coefficients
+constexpr int kSlack = 512;     // zero bytes behind a segment: a block may begin in it and be all beyond its end
+constexpr int kMaxMean = 2048;  // twice the range of a dequantised DC coefficient of 8-bit pixels
 
 // What the next bits mean: a code and the value bits behind it, packed so that the tables stay in the fastest cache.
 // All zero stands for a code longer than kLookBits, or for none at all.
@@ -108,7 +110,6 @@ class HuffmanTable {
   int first_index_[17], count_[17];
   bool is_dc_ = false;
 };
-
 
 // A bit reservoir over unstuffed bytes, left-aligned. A refill is one unaligned load and no branch (F. Giesen, "Reading
 // bits in far too many ways", variant 4).

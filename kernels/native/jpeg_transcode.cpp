@@ -19,7 +19,7 @@
 namespace fasttrain {
 namespace {
 
-constexpr std::uint64_t kMaxCoefficientBytes = std::uint64_t{2} << 30;
+constexpr std::uint64_t kMaxPixels = 178'956'970;  // a header may claim any size; Pillow refuses what is beyond as well
 
 using Matrix = float[DCTSIZE][DCTSIZE];
 
@@ -318,7 +318,7 @@ bool Transcoder::run(const std::uint8_t* data, std::size_t size, bool& handled) 
   jpeg_create_compress(&encoder);
   jpeg_mem_src(&decoder, const_cast<unsigned char*>(data), size);
   jpeg_read_header(&decoder, TRUE);
-  handled = is_handled(decoder) && std::uint64_t{decoder.image_width} * decoder.image_height * 6 <= kMaxCoefficientBytes;
+  handled = is_handled(decoder) && std::uint64_t{decoder.image_width} * decoder.image_height <= kMaxPixels;
   if (!handled) return true;
   if (!check_tables()) return false;
   jpeg_mem_dest(&encoder, &work_.stream, &work_.stream_size);

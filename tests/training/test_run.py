@@ -74,8 +74,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(settings, t
     assert not equal(first, run_all(settings(epochs=2, out=str(tmp_path / "other"), seed=1)))
 
 
-@pytest.mark.parametrize("stop_after", [2, 4, 6])
-def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypatch, stop_after):
+@pytest.mark.parametrize(("stop_after", "by"), [(2, signal.SIGINT), (4, signal.SIGTERM), (6, signal.SIGUSR1)])
+def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypatch, stop_after, by):
     whole = run_all(settings(ema=0.5))
     interrupted = settings(ema=0.5, out=str(tmp_path / "stopped"))
     seen = 0
@@ -86,11 +86,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
         real_step(self, *arguments)
         seen += 1
         if seen == stop_after:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), by)
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.Stepper, "step", step)
-        with pytest.raises(TrainingError, match="--resume"):
+        with pytest.raises(TrainingError, match=f"stopped by {by.name} .*--resume"):
             train(interrupted)
     assert seen == stop_after
     result = train(interrupted, resume=True)
