@@ -138,8 +138,8 @@ class BitReader {
   unsigned held_ = 0;
 };
 
-// What the next kRunBits bits mean if nobody wants the values: all AC codes that lie in them as a whole, up to the end of
-// the block. Most codes are short, so one look-up goes over about three of them.
+// What the next kRunBits bits mean if nobody wants the values: all AC codes that lie in them as a whole, up to the end
+// of the block. Most codes are short, so one look-up goes over about three of them.
 class Run {
  public:
   void add(unsigned bits, int advance) { packed_ = static_cast<std::uint16_t>(packed_ + bits + (advance << 6)); }

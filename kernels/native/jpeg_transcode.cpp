@@ -298,7 +298,8 @@ void Transcoder::fill(int component) {
     inverse[k] = 1.0f / to->quantval[k];
   }
   constexpr std::size_t kUnit = 2 * DCTSIZE;  // pixels of one block
-  const std::size_t across = (decoder.image_width + kUnit - 1) / kUnit, down = (decoder.image_height + kUnit - 1) / kUnit;
+  const std::size_t across = (decoder.image_width + kUnit - 1) / kUnit;
+  const std::size_t down = (decoder.image_height + kUnit - 1) / kUnit;
   for (std::size_t row = 0; row < down; ++row) {
     JBLOCKROW target = target_row(component, row);
     for (std::size_t column = 0; column < across; ++column) {

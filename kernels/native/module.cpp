@@ -30,7 +30,9 @@ py::dict check(const py::buffer& buffer) {
     facts = fasttrain::check_jpeg(view.data(), view.size());
   }
   py::tuple factors(facts.components);
-  for (int i = 0; i < facts.components; ++i) factors[i] = py::make_tuple(facts.factors[i % 4][0], facts.factors[i % 4][1]);
+  for (int i = 0; i < facts.components; ++i) {
+    factors[i] = py::make_tuple(facts.factors[i % 4][0], facts.factors[i % 4][1]);
+  }
   py::dict result;
   result["length"] = facts.length;
   result["width"] = facts.width;
