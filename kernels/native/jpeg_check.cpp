@@ -67,18 +67,29 @@ void note_header(const jpeg_decompress_struct& decoder, JpegFacts& facts) {
   }
 }
 
+struct Decoder {  // freed when memory for the scan runs out, too
+  jpeg_decompress_struct base{};
+
+  ~Decoder() { jpeg_destroy_decompress(&base); }
+};
+
 // Under setjmp: no objects with destructors here.
 bool run(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::uint8_t* data, std::size_t size,
          JpegFacts& facts, const char*& damage) {
   decoder.err = &errors.base;
   if (setjmp(errors.jump)) return false;
   jpeg_create_decompress(&decoder);
+  limit_scans(decoder, errors);
   jpeg_mem_src(&decoder, const_cast<unsigned char*>(data), size);
   jpeg_read_header(&decoder, TRUE);
   note_header(decoder, facts);  // libjpeg forgets it when it has finished
   const ScanVerdict verdict = walk_scan(decoder, data, size, facts.length, damage);
   if (verdict != ScanVerdict::unknown) return verdict == ScanVerdict::sound;
   if (jpeg_has_multiple_scans(&decoder)) {
+    if (!may_hold_image(decoder, size)) {
+      damage = kTooShort;
+      return false;
+    }
     jpeg_calc_output_dimensions(&decoder);
     if (coefficient_bytes(decoder) > kMaxCoefficientBytes) {
       damage = "it is progressive and too large to be checked; save it as a baseline JPEG";
@@ -101,10 +112,9 @@ JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size) {
   scan_segments(data, size, facts);
   ErrorManager errors;
   install_error_manager(errors);
-  jpeg_decompress_struct decoder{};
+  Decoder decoder;
   const char* damage = nullptr;
-  const bool sound = run(decoder, errors, data, size, facts, damage);
-  jpeg_destroy_decompress(&decoder);
+  const bool sound = run(decoder.base, errors, data, size, facts, damage);
   if (!sound) throw JpegError(damage != nullptr ? damage : errors.reason);
   return facts;
 }

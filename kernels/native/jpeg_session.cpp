@@ -17,6 +17,15 @@ void on_error(j_common_ptr cinfo) { give_up(cinfo, ""); }
 
 void print_nothing(j_common_ptr) {}
 
+constexpr int kMaxScans = 100;  // encoders write ten or so; browsers stop here too
+
+void on_progress(j_common_ptr cinfo) {
+  if (reinterpret_cast<j_decompress_ptr>(cinfo)->input_scan_number <= kMaxScans) return;
+  ErrorManager& errors = manager_of(cinfo);
+  std::snprintf(errors.reason, sizeof errors.reason, "it has more than %d scans; save it anew", kMaxScans);
+  std::longjmp(errors.jump, 1);
+}
+
 // Whether the bytes that the decoder has just skipped on its way to a marker are mere padding. libjpeg reports their
 // number when the source stands behind the last of them.
 bool skipped_only_zeros(j_common_ptr cinfo) {
@@ -56,6 +65,24 @@ void install_error_manager(ErrorManager& errors) {
   errors.base.emit_message = on_message;
   errors.base.output_message = print_nothing;
   errors.reason[0] = '\0';
+}
+
+void limit_scans(jpeg_decompress_struct& decoder, ErrorManager& errors) {
+  errors.progress = {};
+  errors.progress.progress_monitor = on_progress;
+  decoder.progress = &errors.progress;
+}
+
+bool may_hold_image(const jpeg_decompress_struct& decoder, std::size_t size) {
+  // The first scan has a Huffman code of one bit at the least for the mean of each block (T.81, F.1.2.1, G.1.2.1).
+  // Arithmetic codes have no such bound, nor have scans without means, which libjpeg lets pass in the first place.
+  if (decoder.arith_code || decoder.Ss != 0) return true;
+  std::uint64_t blocks = 0;
+  for (int i = 0; i < decoder.comps_in_scan; ++i) {
+    const jpeg_component_info& component = *decoder.cur_comp_info[i];
+    blocks += std::uint64_t{component.width_in_blocks} * component.height_in_blocks;
+  }
+  return blocks / 8 <= size;
 }
 
 }  // namespace fasttrain

@@ -24,10 +24,20 @@ class JpegError : public std::runtime_error {
 // ever printed. No C++ object with a destructor may live between setjmp and the jump, so what runs under it is plain C.
 struct ErrorManager {
   jpeg_error_mgr base;
+  jpeg_progress_mgr progress;
   std::jmp_buf jump;
   char reason[JMSG_LENGTH_MAX + 64];
 };
 
 void install_error_manager(ErrorManager& errors);
+
+// Give up on a stream with more scans than any encoder writes: each costs a few bytes, but a pass over the whole image.
+// To be called behind jpeg_create_decompress.
+void limit_scans(jpeg_decompress_struct& decoder, ErrorManager& errors);
+
+// Whether a stream of `size` bytes can be as large an image as its header says; else it is truncated, and not worth any
+// memory. `decoder` stands behind jpeg_read_header.
+bool may_hold_image(const jpeg_decompress_struct& decoder, std::size_t size);
+constexpr const char* kTooShort = "it is truncated: it has fewer bits than its image has blocks";
 
 }  // namespace fasttrain

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
 #include "jpeg_scan.h"
 
-// One copy of a hot loop for each instruction set, chosen when the module is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// One copy of a hot loop for each instruction set, chosen when the module is loaded; musl cannot.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define FASTTRAIN_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define FASTTRAIN_CLONES
@@ -113,14 +112,12 @@ struct Work {
   CoefficientPlane planes[3];  // what is read: the target itself where the sub-sampling stays, else `kept_chroma`
   float ratios[3][DCTSIZE2];
   jvirt_barray_ptr targets[3] = {};
-  unsigned char* stream = nullptr;
-  unsigned long stream_size = 0;
+  Output output;
   const char* damage = nullptr;
 
   ~Work() {
     jpeg_destroy_decompress(&decoder);
     jpeg_destroy_compress(&encoder);
-    std::free(stream);
   }
 };
 
@@ -316,13 +313,18 @@ bool Transcoder::run(const std::uint8_t* data, std::size_t size, bool& handled) 
   decoder.err = encoder.err = &work_.errors.base;
   if (setjmp(work_.errors.jump)) return false;
   jpeg_create_decompress(&decoder);
+  limit_scans(decoder, work_.errors);
   jpeg_create_compress(&encoder);
   jpeg_mem_src(&decoder, const_cast<unsigned char*>(data), size);
   jpeg_read_header(&decoder, TRUE);
   handled = is_handled(decoder) && std::uint64_t{decoder.image_width} * decoder.image_height <= kMaxPixels;
   if (!handled) return true;
   if (!check_tables()) return false;
-  jpeg_mem_dest(&encoder, &work_.stream, &work_.stream_size);
+  if (!may_hold_image(decoder, size)) {
+    work_.damage = kTooShort;
+    return false;
+  }
+  write_to(encoder, work_.output, size);
   set_up_encoder();
   set_up_planes();
   if (!read(data, size)) return false;
@@ -344,10 +346,7 @@ std::optional<JpegStream> transcode_jpeg(const std::uint8_t* data, std::size_t s
   Transcoder transcoder(work, quality);
   if (!transcoder.run(data, size, handled)) throw JpegError(work.damage != nullptr ? work.damage : work.errors.reason);
   if (!handled) return std::nullopt;
-  JpegStream stream;
-  stream.data.reset(std::exchange(work.stream, nullptr));
-  stream.size = work.stream_size;
-  return stream;
+  return std::move(work.output.stream);
 }
 
 }  // namespace fasttrain

@@ -1,7 +1,12 @@
 """The checks and the re-encoding of JPEG streams: the native kernels, and Pillow in their place."""
 
 import os
+import struct
+import subprocess
+import sys
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,9 @@ if not jpeg.native_available() and os.environ.get("FASTTRAIN_REQUIRE_NATIVE"):
     raise ImportError("the native kernels were not built, but they must be here")
 
 needs_native = pytest.mark.skipif(not jpeg.native_available(), reason="the native kernels were not built")
+needs_memory_figures = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="needs Linux's figures of a process's memory"
+)
 CHECKS = [pytest.param(check_jpeg, marks=needs_native, id="native"), pytest.param(check_jpeg_reference, id="reference")]
 
 KINDS: list[dict[str, Any]] = [
@@ -141,8 +149,8 @@ def test_hostile_bytes_are_errors_and_nothing_else(kind: dict[str, Any]) -> None
         for at in rng.integers(2, len(data), rng.integers(1, 9)):
             changed[at] = rng.integers(0, 256)
         if rng.random() < 0.3:
-            start = int(rng.integers(0, len(data)))
-            del changed[start : start + int(rng.integers(1, 200))]
+            start, length = rng.integers(0, len(data)), rng.integers(1, 200)
+            changed[start : start + length] = [b"", bytes(length), rng.bytes(2 * length)][rng.integers(3)]
         try:
             facts = check_jpeg(bytes(changed))
             sound = True
@@ -155,6 +163,103 @@ def test_hostile_bytes_are_errors_and_nothing_else(kind: dict[str, Any]) -> None
             continue
         if sound and stream is not None:
             assert decode(stream).shape[:2] == (facts.height, facts.width)
+
+
+def relabelled(data: bytes, luma_factors: int | None = None, size: tuple[int, int] | None = None) -> bytes:
+    """The stream with other numbers in its frame header: the luma's sampling factors, (width, height)."""
+    changed = bytearray(data)
+    frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    if luma_factors is not None:
+        changed[frame + 11] = luma_factors
+    if size is not None:
+        changed[frame + 5 : frame + 9] = struct.pack(">HH", size[1], size[0])
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    ("coded_as", "factors", "size"), [("4:2:0", (4, 1), (64, 16)), ("4:2:2", (1, 2), (32, 32))], ids=["4:1:1", "4:4:0"]
+)
+def test_kinds_that_pillow_does_not_write(
+    check: Any, coded_as: str, factors: tuple[int, int], size: tuple[int, int], progressive: bool
+) -> None:
+    """Blocks of one sampling taken for those of another, of as many blocks: scrambled pixels, but a sound stream."""
+    source = encode(picture(*size), subsampling=coded_as, restart_marker_blocks=0 if progressive else 1)
+    if progressive:  # its scans of single components go by their own sizes, so only a flat image fits both ways
+        source = encode(Image.new("RGB", size, "grey"), subsampling=coded_as, progressive=True)
+    data = relabelled(source, factors[0] << 4 | factors[1])
+    facts = check(data)
+    assert (facts.width, facts.height, facts.length, facts.is_common) == (*size, len(data), True)
+    frame = jpeg_markers.read_header(data).frame  # type: ignore[union-attr]
+    assert frame.factors == (factors, (1, 1), (1, 1))
+
+
+@needs_native
+def test_four_four_nought_is_transcoded_and_four_one_one_is_not() -> None:
+    data = relabelled(encode(picture(32, 32), subsampling="4:2:2"), 0x12)
+    stream = transcode_jpeg(data, 95)
+    assert stream is not None and psnr(luma(stream), luma(data)) > 34
+    assert transcode_jpeg(relabelled(encode(picture(64, 16), subsampling="4:2:0"), 0x41), 95) is None
+
+
+@needs_native
+@needs_memory_figures
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) -> None:
+    """A few hundred bytes whose header asks for half a gigabyte of coefficients."""
+    resource = pytest.importorskip("resource")
+    data = relabelled(encode(picture(16, 16), progressive=progressive), size=(13_000, 13_000))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, before[1]))
+    try:
+        for job in (check_jpeg, partial(transcode_jpeg, quality=90)):
+            with pytest.raises(ValueError, match=r"truncated|damaged"):
+                job(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+STARVED = """
+import sys, resource
+from pathlib import Path
+from fasttrain.kernels.jpeg import check_jpeg, transcode_jpeg
+data = Path(sys.argv[1]).read_bytes()
+check_jpeg(data), transcode_jpeg(data, 100)  # each thread's tables are made once
+raised = 0
+for spare in range(0, 20_000_000, 250_000):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
+    try:
+        check_jpeg(data), transcode_jpeg(data, 100)
+    except (MemoryError, ValueError):
+        raised += 1
+print(raised)
+"""
+
+
+@needs_native
+@needs_memory_figures
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}])
+def test_memory_that_runs_out_is_an_error_and_nothing_else(tmp_path: Path, kind: dict[str, Any]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    path = tmp_path / "noise.jpg"
+    path.write_bytes(encode(Image.fromarray(noise), quality=90, **kind))
+    done = subprocess.run([sys.executable, "-c", STARVED, path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+
+
+@needs_native
+def test_scans_without_end_are_refused() -> None:
+    """Each takes a few bytes, and libjpeg a pass over all coefficients."""
+    data = encode(Image.new("RGB", (64, 48), "grey"), progressive=True)  # without details to refine again
+    last = data[data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda")) : -2]
+    assert check_jpeg(data[:-2] + last * 50 + data[-2:]).length == len(data) + 50 * len(last)
+    for job in (check_jpeg, partial(transcode_jpeg, quality=90)):
+        with pytest.raises(ValueError, match="scans"):
+            job(data[:-2] + last * 200 + data[-2:])
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"not a jpeg at all", bytes(1000)])
