@@ -6,6 +6,7 @@ Interleaving spreads what else the machine does over all contestants; the order 
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -74,17 +75,29 @@ def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float
 
 
 def _run(outcome: Outcome, timeout_s: float) -> None:
+    # A session of its own, so that a contestant that hangs is stopped with all the processes that it started.
+    child = subprocess.Popen(
+        outcome.contestant.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(outcome.contestant.command, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        outcome.error = f"took longer than {timeout_s:.0f} s and was stopped"
+        printed, complaints = child.communicate(timeout=timeout_s)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        outcome.error = f"took longer than {timeout_s:g} s and was stopped"
         return
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        outcome.error = f"exit code {done.returncode}: {lines[-1] if lines else 'no message'}"
+    if child.returncode:
+        lines = complaints.strip().splitlines()
+        outcome.error = f"exit code {child.returncode}: {lines[-1] if lines else 'no message'}"
         return
-    figures = json.loads(done.stdout.strip().splitlines()[-1])
-    outcome.rounds.append(float(figures.pop("value")))
+    try:
+        figures = json.loads(printed.strip().splitlines()[-1])
+        outcome.rounds.append(float(figures.pop("value")))
+    except (IndexError, ValueError, KeyError, AttributeError):
+        outcome.error = "ended without printing its figures"
+        return
     outcome.extra = figures
 
 
