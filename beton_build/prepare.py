@@ -96,23 +96,24 @@ def _transcoded(data: bytes, form: Form) -> Prepared | None:
     if min(size) == 0 or form.fitted(size) != size or (stream := transcode_jpeg(data, form.quality)) is None:
         return None
     changes = ("re-encoded", *["colour profile ignored"] * header.has_profile)
-    grey = len(header.frame.factors) == 1
-    return Prepared(EncodedImage(stream, MODE_JPG, *size), changes, Original(*size, f"JPEG {'L' if grey else 'RGB'}"))
+    return Prepared(EncodedImage(stream, MODE_JPG, *size), changes, _plain_jpeg(size, len(header.frame.factors)))
+
+
+def _plain_jpeg(size: tuple[int, int], components: int) -> Original:
+    """What Pillow would say of a usual JPEG."""
+    return Original(*size, f"JPEG {'L' if components == 1 else 'RGB'}")
 
 
 def _from_jpeg(data: bytes, facts: JpegFacts, form: Form, changes: list[str]) -> Prepared:
     size = (facts.width, facts.height)
-    if not facts.has_metadata and facts.is_common and form.fitted(size) == size and not form.as_pixels(size):
+    stays = facts.is_common and form.fitted(size) == size and not form.as_pixels(size)
+    if stays and not facts.has_metadata and form.mode != "jpg":
         # The usual case, without a look into the file by Pillow, which takes as long as reading it.
         changes += ["colour profile ignored"] * facts.has_profile
-        original = Original(*size, f"JPEG {'L' if facts.components == 1 else 'RGB'}")
-        prepared = _same_size_jpeg(data, form, size, changes, original)
-        if prepared is not None:
-            return prepared
+        return Prepared(EncodedImage(data, MODE_JPG, *size), ("kept", *changes), _plain_jpeg(size, facts.components))
     with images.opened(data) as image:
-        upright = images.orientation(image) == 1
         changes += _notes(image)
-        if upright and facts.is_common and form.fitted(size) == size and not form.as_pixels(size):
+        if stays and images.orientation(image) == 1:
             prepared = _same_size_jpeg(data, form, size, changes, _original(image))
             if prepared is not None:
                 return prepared

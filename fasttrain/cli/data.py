@@ -1,36 +1,11 @@
 """`build`, `info`, `verify`: data sets as `.beton` files."""
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fasttrain.cli.output import JsonOption, finish
-
-
-class Mode(str, Enum):
-    """How images are stored."""
-
-    keep = "keep"
-    jpg = "jpg"
-    raw = "raw"
-    smart = "smart"
-    proportion = "proportion"
-
-
-class Format(str, Enum):
-    """What is written."""
-
-    beton = "beton"
-    webdataset = "webdataset"
-
-
-class OnError(str, Enum):
-    """What a broken image does to a build."""
-
-    fail = "fail"
-    skip = "skip"
 
 
 def register(app: typer.Typer) -> None:
@@ -92,12 +67,12 @@ def build(
     val_out: Annotated[Path | None, typer.Option(help="File for the validation part [default: OUT_val.beton].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of the validation part.")] = 0,
     mode: Annotated[
-        Mode,
+        Literal["keep", "jpg", "raw", "smart", "proportion"],
         typer.Option(
             help="keep: a JPEG's own bytes where they fit, all else re-encoded; jpg: all re-encoded; raw: pixels; "
             "smart: pixels up to --smart-threshold, else as keep; proportion: a share as keep, the others as pixels."
         ),
-    ] = Mode.keep,
+    ] = "keep",
     max_resolution: Annotated[
         int | None, typer.Option(min=1, help="Longest side in pixels; larger images are shrunk (Lanczos).")
     ] = None,
@@ -112,8 +87,9 @@ def build(
         float, typer.Option(min=0.0, max=1.0, help="Share of images that --mode proportion stores as JPEG.")
     ] = 0.5,
     output_format: Annotated[
-        Format, typer.Option("--format", help="beton, or webdataset: a folder of tar archives with DALI's index files.")
-    ] = Format.beton,
+        Literal["beton", "webdataset"],
+        typer.Option("--format", help="beton, or webdataset: a folder of tar archives with DALI's index files."),
+    ] = "beton",
     tar_size: Annotated[
         str, typer.Option(help="With --format webdataset: size of an archive, as 256MiB or 1GB.")
     ] = "256MiB",
@@ -123,8 +99,9 @@ def build(
         typer.Option(help="Bytes, a power of two from 2 MiB to 2 GiB [default: fits the largest image]."),
     ] = None,
     on_error: Annotated[
-        OnError, typer.Option(help="Broken images: fail (all are listed, nothing is written) or skip them.")
-    ] = OnError.fail,
+        Literal["fail", "skip"],
+        typer.Option(help="Broken images: fail (all are listed, nothing is written) or skip them."),
+    ] = "fail",
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the list, counted from 0; see merge.")
     ] = None,
@@ -142,7 +119,7 @@ def build(
     from fasttrain.beton_build.options import BuildOptions
     from fasttrain.beton_build.sources import read_source, refuse_one_class
 
-    if out.suffix != ".beton" and output_format is Format.beton:
+    if out.suffix != ".beton" and output_format == "beton":
         raise typer.BadParameter(f"the last argument names the file to write and must end in .beton, not {out}")
     if page_size is not None and not is_page_size(page_size):
         raise typer.BadParameter(f"--page-size {page_size} is not a power of two from 2097152 to 2147483648")
@@ -160,18 +137,18 @@ def build(
         keep=[name.strip() for entry in keep or [] for name in entry.split(",") if name.strip()],
     )
     options = {
-        "mode": mode.value,
+        "mode": mode,
         "quality": quality,
         "max_resolution": max_resolution,
         "min_resolution": min_resolution,
         "smart_threshold": smart_threshold,
         "compress_probability": compress_probability,
-        "format": output_format.value,
+        "format": output_format,
         "tar_bytes": _parse_size(tar_size),
         "shard": _parse_shard(shard),
         "resume": resume,
         "workers": workers,
-        "on_error": on_error.value,
+        "on_error": on_error,
         "page_size": page_size,
         "seed": seed,
         "val_fraction": val_fraction,

@@ -18,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fasttrain.base import atomic
 from fasttrain.beton_build import build as building
-from fasttrain.beton_build import webdataset
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import read_source
@@ -67,8 +65,6 @@ def run(source: Path, out: Path, output_format: str, fuse: Fuse | None, resume: 
         os.fsync, os.pwrite = fuse.around(os.fsync), fuse.around(os.pwrite)
         for name in ("replace", "unlink", "rename"):
             setattr(Path, name, fuse.around(getattr(Path, name)))
-        for module in (building, webdataset, atomic):
-            module.os = os  # type: ignore[attr-defined]
     options = {
         "format": output_format,
         "on_error": "skip",

@@ -124,6 +124,10 @@ def test_a_torn_record_is_as_if_not_written(tmp_path: Path) -> None:
         assert path.stat().st_size == length
 
 
+def raw_build(source: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "fasttrain.cli.app", "build", str(source), str(out), "--mode", "raw"]
+
+
 def test_a_full_disk_is_one_sentence_and_can_be_resumed(tree: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for a full disk: writing fails in the same place."""
     limit = 2_150_000  # the first page of 2 MiB is the head; what follows breaks off
@@ -132,16 +136,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_resumed(tree: Path, tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    command = [
-        sys.executable,
-        "-m",
-        "fasttrain.cli.app",
-        "build",
-        str(tree),
-        str(tmp_path / "a.beton"),
-        "--mode",
-        "raw",
-    ]
+    command = raw_build(tree, tmp_path / "a.beton")
     failed = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 1
     assert "a.beton cannot be written: File too large; make room" in failed.stderr.splitlines()[-1]
@@ -159,16 +154,7 @@ def test_a_really_full_disk(tree: Path, tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        command = [
-            sys.executable,
-            "-m",
-            "fasttrain.cli.app",
-            "build",
-            str(tree),
-            str(disk / "a.beton"),
-            "--mode",
-            "raw",
-        ]
+        command = raw_build(tree, disk / "a.beton")
         failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert failed.returncode == 1
         assert "cannot be written: No space left on device; make room" in failed.stderr.splitlines()[-1]
