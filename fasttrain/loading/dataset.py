@@ -53,6 +53,14 @@ class ImageDataset(ABC):
         """The string ids of `rows`."""
 
     @abstractmethod
+    def column(self, name: str) -> np.ndarray:
+        """(N,) numbers that the samples have in the field `name`.
+
+        Raises:
+            BetonError, LoaderError: there is no such field, or it holds no numbers.
+        """
+
+    @abstractmethod
     def decode(self, row: int) -> np.ndarray:
         """Pixels of an image, (H, W, 3) uint8 RGB.
 
@@ -88,6 +96,9 @@ class BetonDataset(ImageDataset):
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return self._reader.ids.take(rows)
 
+    def column(self, name: str) -> np.ndarray:
+        return self._reader.column(name)
+
     def decode(self, row: int) -> np.ndarray:
         return self._reader.image(row)
 
@@ -122,6 +133,9 @@ class FolderDataset(ImageDataset):
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return [self._ids[row] for row in rows]
+
+    def column(self, name: str) -> np.ndarray:
+        raise LoaderError(f"{self.name} is no .beton, so it has no field {name!r}; build one with --keep {name}")
 
     def decode(self, row: int) -> np.ndarray:
         pixels = self._read(decode_origin, row)
@@ -190,6 +204,9 @@ class JoinedDataset(ImageDataset):
             for position, name in zip(positions.tolist(), part.string_ids(local), strict=True):
                 result[position] = name
         return result
+
+    def column(self, name: str) -> np.ndarray:
+        return np.concatenate([part.column(name) for part in self._parts])
 
     def decode(self, row: int) -> np.ndarray:
         index = int(np.searchsorted(self._starts, row, side="right")) - 1

@@ -17,9 +17,10 @@ from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, ImageDataset, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.planner import PlannedBatch, Planner
 from fasttrain.loading.portable import PortableBackend
-from fasttrain.loading.sampler import Order, Partition
+from fasttrain.loading.sampler import Partition, Rest
 from fasttrain.loading.views import TrainView, View, train_view
 
 BACKENDS: dict[str, Callable[[ImageDataset, int], PortableBackend]] = {"portable": PortableBackend}
@@ -57,6 +58,10 @@ class Loader:
             `fasttrain.loading.sampler.Partition`.
         device, dtype: of the images.
         window: pages (of a `.beton`; 64 files of a folder count as one) that ``windowed`` reads at a time.
+        rest: what becomes of samples too few for another global batch, in training: ``drop`` or ``wrap`` (see
+            `fasttrain.loading.sampler.Partition`).
+        sampling: balance of classes, weights of samples and length of an epoch, in training; see
+            `fasttrain.loading.order.Sampling`. None: each sample once.
         seed: of order and views.
         threads: decoding threads; by default the cores this process may use, divided by the ranks of the machine.
         on_error: ``raise`` an `ImageError`, or ``skip``: the sample is masked by ``valid`` and listed in `skipped`.
@@ -68,7 +73,7 @@ class Loader:
     Attributes:
         dataset, view, device, batch_size: as given.
         class_names: names of the labels, None if unknown.
-        num_samples: samples of the data set or of `indices`.
+        num_samples: samples of an epoch: of the data set or of `indices`, or `Sampling.draws`.
         skipped: (string id, error) of each sample left out so far.
 
     Raises:
@@ -83,6 +88,8 @@ class Loader:
         view: View | None = None,
         order: Order | None = None,
         window: int = 64,
+        rest: Rest = "drop",
+        sampling: Sampling | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
@@ -111,17 +118,26 @@ class Loader:
         self.dataset = open_dataset(data)
         try:
             self._rows = select_rows(self.dataset, indices)
+            order = order or ("random" if isinstance(self.view, TrainView) else "sequential")
+            sampling = sampling or Sampling()
+            weights = sampling.weights_of(self.dataset, self._rows)
+            if order == "sequential" and (weights is not None or rest != "drop"):
+                raise LoaderError("the sequential order gives each sample once; leave sampling and rest out")
             self._partition = Partition(
-                samples=len(self._rows),
+                samples=len(self._rows) if sampling.draws is None else sampling.draws,
                 batch_size=batch_size,
-                order=order or ("random" if isinstance(self.view, TrainView) else "sequential"),
+                order=order,
                 rank=process.rank() if rank is None else rank,
                 world=process.world_size() if world is None else world,
+                rest=rest,
             )
         except BaseException:
             self.dataset.close()
             raise
-        self._planner = Planner(self.dataset, self._rows, self._partition, self.view, seed, on_error == "skip", window)
+        self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
+        self._planner = Planner(
+            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window
+        )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         self._backend = BACKENDS[backend](self.dataset, threads)
         # Threads must not outlive a loader that was never closed.
@@ -142,11 +158,16 @@ class Loader:
 
     @property
     def num_samples(self) -> int:
-        return len(self._rows)
+        return self._partition.samples
 
     def __len__(self) -> int:
         """Batches an epoch: constant, and the same on every rank."""
         return self._partition.steps
+
+    @property
+    def steps_left(self) -> int:
+        """Batches of the pass that the next ``iter`` begins: fewer than ``len`` after `load_state_dict`."""
+        return self._partition.steps_from(self._start[1])
 
     def string_ids(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[str]:
         """The string ids of a batch's ``ids`` (``ids[valid]`` where a batch may be padded).
@@ -182,13 +203,14 @@ class Loader:
             "rows": xxhash.xxh3_64_hexdigest(self._rows.tobytes()),
             "order": self._partition.order + (f" {self._window}" if self._partition.order == "windowed" else ""),
             "seed": self.seed,
+            "sampling": None if self._weights_digest is None else f"{self._weights_digest} {self.num_samples}",
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken; batch size, world size and view may be others.
 
         Raises:
-            LoaderError: it was taken on another data set, order or seed, or is no state of a loader.
+            LoaderError: it was taken on another data set, order, sampling or seed, or is no state of a loader.
         """
         names = {"fingerprint": "data set", "rows": "choice of samples"}
         for key, value in self._identity().items():
@@ -197,7 +219,7 @@ class Loader:
                     f"the loader's state was taken with another {names.get(key, key)}; resume with the same one"
                 )
         epoch, offset = state.get("epoch"), state.get("offset")
-        if not (isinstance(epoch, int) and isinstance(offset, int) and epoch >= 0 and 0 <= offset <= len(self._rows)):
+        if not (isinstance(epoch, int) and isinstance(offset, int) and epoch >= 0 and 0 <= offset <= self.num_samples):
             raise LoaderError(f"the loader's state is damaged: epoch {epoch!r}, offset {offset!r}")
         self._position = self._start = (epoch, offset)
 

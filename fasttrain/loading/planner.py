@@ -7,8 +7,10 @@ import numpy as np
 
 from fasttrain.base.errors import ImageError
 from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.order import EpochOrder, drawn, shuffled, windowed
 from fasttrain.loading.plan import BatchPlan, plan_batch
-from fasttrain.loading.sampler import PADDING, Partition, shuffled, windowed
+from fasttrain.loading.randomness import Operation, repeated_keys
+from fasttrain.loading.sampler import PADDING, Partition
 from fasttrain.loading.views import View
 
 
@@ -37,6 +39,7 @@ class Planner:
 
     Args:
         rows: (n,) int64 rows of the data set.
+        weights: (n,) float64, how often each of them is drawn (see `Sampling`), None for once.
         tolerant: note images whose size cannot be read, instead of raising.
         window: blocks that the windowed order reads at a time.
     """
@@ -45,13 +48,14 @@ class Planner:
         self,
         dataset: ImageDataset,
         rows: np.ndarray,
+        weights: np.ndarray | None,
         partition: Partition,
         view: View,
         seed: int,
         tolerant: bool,
         window: int,
     ) -> None:
-        self._dataset, self._rows, self._partition = dataset, rows, partition
+        self._dataset, self._rows, self._weights, self._partition = dataset, rows, weights, partition
         self._view, self._seed, self._tolerant, self._window = view, seed, tolerant, window
 
     def epoch(self, epoch: int, offset: int = 0) -> Iterator[PlannedBatch]:
@@ -60,16 +64,27 @@ class Planner:
         Raises:
             ImageError: the size of an image cannot be read.
         """
-        rows = self._rows
-        if self._partition.order == "random":
-            rows = shuffled(rows, self._dataset.keys[rows], self._seed, epoch)
-        elif self._partition.order == "windowed":
-            keys, blocks = self._dataset.keys[rows], self._dataset.blocks(rows)
-            rows = windowed(rows, keys, blocks, self._seed, epoch, self._window)
-        for batch in self._partition.batches(rows, offset):
-            sizes, unreadable = self._sizes(batch)
-            plan = plan_batch(self._view, batch, self._dataset.keys[batch], sizes, self._seed, epoch)
+        order = self._order(epoch)
+        for positions in self._partition.batches(offset):
+            round_, place = np.divmod(np.maximum(positions, 0), len(order.rows))
+            samples = order.take(place)
+            rows = np.where(positions == PADDING, PADDING, samples.rows)
+            keys = repeated_keys(samples.keys, round_, Operation.WRAPPED_KEY)
+            sizes, unreadable = self._sizes(rows)
+            plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch)
             yield PlannedBatch(plan, unreadable)
+
+    def _order(self, epoch: int) -> EpochOrder:
+        """All samples of an epoch, in its order."""
+        samples, seed = EpochOrder(self._rows, self._dataset.keys[self._rows]), self._seed
+        if self._weights is not None:
+            labels, draws = self._dataset.labels[self._rows], self._partition.samples
+            samples = drawn(samples, labels, self._weights, draws, seed, epoch)
+        if self._partition.order == "random":
+            return shuffled(samples, seed, epoch)
+        if self._partition.order == "windowed":
+            return windowed(samples, self._dataset.blocks(samples.rows), seed, epoch, self._window)
+        return samples
 
     def _sizes(self, batch: np.ndarray) -> tuple[np.ndarray, dict[int, ImageError]]:
         """Sizes (B, 2) int64, 1 x 1 for padded and unreadable entries."""

@@ -23,6 +23,10 @@ class Operation(IntEnum):
     JITTER_ORDER = 3
     REPEATED_KEY = 4
     BLOCK_ORDER = 5
+    DRAW_START = 6
+    DRAW_ORDER = 7
+    DRAWN_KEY = 8
+    WRAPPED_KEY = 9
     CROP = 16  # one operation a try: 16, 17, …
 
 
@@ -65,8 +69,25 @@ def uniforms(seed: int, epoch: int, keys: np.ndarray, operation: int) -> np.ndar
     return random_bits(seed, epoch, keys, operation) * 2.0**-32
 
 
-def distinct_keys(keys: np.ndarray) -> np.ndarray:
-    """`keys` ((N,) uint64) with all but the first of equal ones replaced by other keys, drawn from key and repetition.
+def repeated_keys(keys: np.ndarray, repetition: np.ndarray, operation: int) -> np.ndarray:
+    """Keys (N,) uint64 of further occurrences of samples, drawn from key and repetition; the first (0) keeps its own.
+
+    Args:
+        keys: (N,) uint64.
+        repetition: (N,) of integers from 0 on.
+        operation: why samples occur again; each reason has keys of its own.
+    """
+    again = np.flatnonzero(repetition)
+    if not len(again):
+        return keys
+    bits = random_bits(0, 0, keys[again], operation)
+    result = keys.copy()
+    result[again] = ((bits[0].astype(np.uint64) << _SHIFT) | bits[1]) + repetition[again].astype(np.uint64)
+    return result
+
+
+def distinct_keys(keys: np.ndarray, operation: int = Operation.REPEATED_KEY) -> np.ndarray:
+    """`keys` ((N,) uint64) with all but the first of equal ones replaced by other keys (see `repeated_keys`).
 
     The first occurrence keeps its key, so a sample's randomness is the same alone and among others.
     """
@@ -77,9 +98,6 @@ def distinct_keys(keys: np.ndarray) -> np.ndarray:
         return keys
     position = np.arange(len(keys))
     repetition = position - np.maximum.accumulate(np.where(new, position, 0))
-    again = repetition > 0
-    bits = random_bits(0, 0, ranked[again], Operation.REPEATED_KEY)
-    mixed = ((bits[0].astype(np.uint64) << _SHIFT) | bits[1]) + repetition[again].astype(np.uint64)
-    result = keys.copy()
-    result[order[again]] = mixed
+    result = np.empty_like(keys)
+    result[order] = repeated_keys(ranked, repetition, operation)
     return result

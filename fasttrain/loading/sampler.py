@@ -1,4 +1,4 @@
-"""Which samples each rank sees in which step: a pure function of (seed, epoch, rank, world)."""
+"""How the samples of an epoch are dealt to ranks and steps: a pure function of (rank, world, batch size)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,34 +7,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from fasttrain.base.errors import LoaderError
-from fasttrain.loading.randomness import Operation, random_bits
+from fasttrain.loading.order import Order
 
-Order = Literal["random", "windowed", "sequential"]
+Rest = Literal["drop", "wrap"]
 PADDING = -1
-
-
-def shuffled(rows: np.ndarray, keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """`rows` in the random order of an epoch, which depends on the samples' keys and on nothing else."""
-    bits = random_bits(seed, epoch, keys, Operation.ORDER).astype(np.uint64)
-    return rows[np.argsort((bits[0] << np.uint64(32)) | bits[1], kind="stable")]
-
-
-def windowed(rows: np.ndarray, keys: np.ndarray, blocks: np.ndarray, seed: int, epoch: int, window: int) -> np.ndarray:
-    """`rows` in an order that is random and yet reads the file `window` blocks at a time.
-
-    The blocks of an epoch are shuffled and dealt to windows of `window` each; within a window all samples are shuffled.
-    So at any time the reads of an epoch fall into one window (two at its edge), which fits the page cache where the
-    whole file does not. It depends on where the samples lie, besides on what `shuffled` depends on.
-
-    Args:
-        blocks: (n,) int64, the block in which each of `rows` lies, as the page of a `.beton`.
-    """
-    numbers, block_of = np.unique(blocks, return_inverse=True)
-    block_bits = random_bits(seed, epoch, numbers.astype(np.uint64), Operation.BLOCK_ORDER).astype(np.uint64)
-    place = np.empty(len(numbers), np.int64)
-    place[np.argsort((block_bits[0] << np.uint64(32)) | block_bits[1], kind="stable")] = np.arange(len(numbers))
-    bits = random_bits(seed, epoch, keys, Operation.ORDER).astype(np.uint64)
-    return rows[np.lexsort(((bits[0] << np.uint64(32)) | bits[1], place[block_of] // window))]
 
 
 @dataclass(frozen=True)
@@ -44,9 +20,14 @@ class Partition:
     A global batch is ``batch_size * world`` consecutive samples of the epoch's order, and a rank's batch its slice of
     it; so the global order does not depend on the world size.
 
-    * ``random`` and ``windowed`` (training): only whole global batches. No sample twice in an epoch, the same number of
-      steps on every rank; the remainder is left out, another one each epoch.
+    * ``random`` and ``windowed`` (training): only whole global batches, the same number of steps on every rank. What is
+      left for the last one is left out (``drop``: no sample twice in an epoch; another remainder each epoch), or is
+      filled up from the epoch's beginning (``wrap``: each sample at least once).
     * ``sequential`` (evaluation): every sample exactly once over all ranks, the last batches padded with `PADDING`.
+
+    Attributes:
+        samples: length of an epoch.
+        rest: of training orders.
     """
 
     samples: int
@@ -54,27 +35,28 @@ class Partition:
     order: Order
     rank: int = 0
     world: int = 1
+    rest: Rest = "drop"
 
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise LoaderError(f"the order must be one of {', '.join(get_args(Order))}, not {self.order!r}")
+        if self.rest not in get_args(Rest):
+            raise LoaderError(f"the rest must be one of {', '.join(get_args(Rest))}, not {self.rest!r}")
         if not 0 <= self.rank < self.world:
             raise LoaderError(f"rank {self.rank} is not one of a world of {self.world}")
         if self.batch_size < 1:
             raise LoaderError(f"the batch size must be at least 1, not {self.batch_size}")
         if self.samples < 1:
             raise LoaderError("the data set holds no samples")
-        if self.drops_rest and self.samples < self.global_batch:
-            of_ranks = f" on each of {self.world} processes" if self.world > 1 else ""
-            raise LoaderError(
-                f"a batch of {self.batch_size}{of_ranks} needs {self.global_batch} samples, the data set has "
-                f"{self.samples}; use a batch size of {max(1, self.samples // self.world)} or less"
-            )
+        if not self.steps:
+            self._refuse_short_epoch()
 
-    @property
-    def drops_rest(self) -> bool:
-        """Whether an epoch ends with its last whole global batch, as in training."""
-        return self.order != "sequential"
+    def _refuse_short_epoch(self) -> None:
+        ranks = f" on each of {self.world} processes" if self.world > 1 else ""
+        need = f"a batch of {self.batch_size}{ranks} needs {self.global_batch} samples, the data set has {self.samples}"
+        if self.samples < self.world:
+            raise LoaderError(f"{need}; start {self.samples} processes or fewer, or use rest='wrap'")
+        raise LoaderError(f"{need}; use a batch size of {self.samples // self.world} or less, or rest='wrap'")
 
     @property
     def global_batch(self) -> int:
@@ -84,16 +66,25 @@ class Partition:
     @property
     def steps(self) -> int:
         """Batches of each rank in an epoch."""
-        if self.drops_rest:
-            return self.samples // self.global_batch
-        return -(-self.samples // self.global_batch)
+        return self.steps_from(0)
 
-    def batches(self, epoch_rows: np.ndarray, offset: int = 0) -> Iterator[np.ndarray]:
-        """This rank's batches, each (batch_size,) int64, from global position `offset` of the epoch's order on."""
-        for start in range(offset, len(epoch_rows), self.global_batch):
-            first = start + self.rank * self.batch_size
-            rows = epoch_rows[first : first + self.batch_size]
-            if self.drops_rest and start + self.global_batch > len(epoch_rows):
-                return
-            missing = self.batch_size - len(rows)
-            yield np.pad(rows, (0, missing), constant_values=PADDING) if missing else rows
+    def steps_from(self, offset: int) -> int:
+        """Batches of each rank from global position `offset` on."""
+        left = max(0, self.samples - offset)
+        if self.order != "sequential" and self.rest == "drop":
+            return left // self.global_batch
+        return -(-left // self.global_batch)
+
+    def batches(self, offset: int = 0) -> Iterator[np.ndarray]:
+        """This rank's batches from global position `offset` of the epoch's order on.
+
+        Yields:
+            (batch_size,) int64 positions in the epoch's order. `PADDING` stands for none; a position from `samples` on
+            (``wrap``) is one from the beginning again.
+        """
+        for step in range(self.steps_from(offset)):
+            first = offset + step * self.global_batch + self.rank * self.batch_size
+            positions = np.arange(first, first + self.batch_size, dtype=np.int64)
+            if self.order == "sequential":
+                positions[positions >= self.samples] = PADDING
+            yield positions
