@@ -4,6 +4,7 @@
 
 #include "jpeg_check.h"
 #include "jpeg_transcode.h"
+#include "loading_module.h"
 
 namespace py = pybind11;
 
@@ -61,7 +62,7 @@ py::object transcode(const py::buffer& buffer, int quality) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg.";
+  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg and fasttrain.kernels.loading.";
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);
@@ -71,4 +72,5 @@ PYBIND11_MODULE(_native, module) {
   });
   module.def("check", &check, py::arg("data"));
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
+  fasttrain::bind_loading(module);
 }

@@ -1,0 +1,10 @@
+// The loader's part of the extension module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fasttrain {
+
+void bind_loading(pybind11::module_& module);
+
+}  // namespace fasttrain

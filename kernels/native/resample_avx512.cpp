@@ -1,0 +1,35 @@
+// The kernels for AVX512: compiled for it here alone, run only where the processor has it.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "resample_kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+#endif
+
+namespace {
+inline __m512 widen(const std::uint8_t* bytes) {
+  constexpr __mmask16 all = 0xFFFF;  // the forms without a mask make GCC warn of its own header
+  const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+  return _mm512_maskz_cvtepi32_ps(all, _mm512_maskz_cvtepu8_epi32(all, packed));
+}
+}  // namespace
+
+#define WIDTH 16
+#define KERNELS kAvx512Resample
+#define WIDEN widen
+#define HAS_F16C 1
+#include "resample_kernels.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif

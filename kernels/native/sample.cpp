@@ -1,0 +1,181 @@
+#include "sample.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image_decode.h"
+#include "upright.h"
+
+namespace fasttrain {
+namespace {
+
+constexpr std::size_t kMaxKept = std::size_t{2} << 20;
+constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 31;
+constexpr int kMaxSide = 65535;     // of a JPEG, and of what a .beton can hold
+constexpr int kMaxResized = 1 << 20;
+
+struct Pixels {
+  const std::uint8_t* data;
+  std::size_t size;
+};
+
+// --- raw pixels -----------------------------------------------------------------------------------------------------
+
+class RawRows final : public RowSource {
+ public:
+  RawRows(const std::uint8_t* pixels, int width, int left, int at_once)
+      : start_(pixels + std::size_t{3} * left), pitch_(std::size_t{3} * width), pointers_(at_once) {}
+
+  const std::uint8_t* const* rows(int first, int count) override {
+    for (int i = 0; i < count; ++i) pointers_[i] = start_ + pitch_ * (first + i);
+    return pointers_.data();
+  }
+
+ private:
+  const std::uint8_t* start_;
+  std::size_t pitch_;
+  std::vector<const std::uint8_t*> pointers_;
+};
+
+void fill_from_raw(const Sample& sample, const Output& output, Scratch& scratch, void* out) {
+  const Region region = plan_resample(sample.view, 1.0, sample.width, sample.height, scratch.resample);
+  RawRows rows(sample.data, sample.width, region.left, scratch.resample.y.taps);
+  resample(sample.view, region, rows, output, scratch.resample, out);
+}
+
+// --- JPEG -----------------------------------------------------------------------------------------------------------
+
+// The smallest size, in eighths, at which the box still has as many pixels along both sides as it is resized to.
+int eighths_of(const View& view) {
+  int eighths = 8;
+  while (eighths > 1 && view.width * (eighths / 2) >= 8 * view.resized_width &&
+         view.height * (eighths / 2) >= 8 * view.resized_height) {
+    eighths /= 2;
+  }
+  return eighths;
+}
+
+void fill_from_jpeg(Pixels stream, const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out) {
+  JpegRows rows(stream.data, stream.size, scratch.rows);
+  if (rows.width() != sample.width || rows.height() != sample.height) throw NotHandled();
+  double ratio = 1.0;
+  if (fast) {
+    const int eighths = eighths_of(sample.view);
+    rows.shrink(eighths);
+    ratio = eighths / 8.0;
+  }
+  const Region region =
+      plan_resample(sample.view, ratio, rows.shrunk_width(), rows.shrunk_height(), scratch.resample);
+  rows.start(region, scratch.resample.y.taps);
+  resample(sample.view, region, rows, output, scratch.resample, out);
+}
+
+// --- files ----------------------------------------------------------------------------------------------------------
+
+struct File {
+  int descriptor;
+
+  explicit File(const char* path) : descriptor(::open(path, O_RDONLY | O_CLOEXEC)) {}
+  ~File() {
+    if (descriptor >= 0) ::close(descriptor);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+};
+
+Pixels read_file(const Sample& sample, std::vector<std::uint8_t>& memory) {
+  const File file(sample.path.c_str());
+  struct stat status{};
+  // What is missing or not to be read is reported by the caller, in the words that it has for it.
+  if (file.descriptor < 0 || ::fstat(file.descriptor, &status) != 0 || !S_ISREG(status.st_mode)) throw NotHandled();
+  const auto whole = static_cast<std::uint64_t>(status.st_size);
+  if (sample.offset > whole) throw NotHandled();
+  const std::uint64_t length = sample.length == 0 ? whole - sample.offset : sample.length;
+  if (length > whole - sample.offset || length > kMaxFile) throw NotHandled();
+  if (memory.size() < length) memory.resize(length);
+  std::size_t read = 0;
+  while (read < length) {
+    const ssize_t got = ::pread(file.descriptor, memory.data() + read, length - read,
+                                static_cast<off_t>(sample.offset + read));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) throw NotHandled();
+    read += static_cast<std::size_t>(got);
+  }
+  return {memory.data(), static_cast<std::size_t>(length)};
+}
+
+void fill(const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out) {
+  if (const char* fault = fault_of(sample)) throw JpegError(fault);
+  switch (sample.stored) {
+    case Stored::raw:
+      return fill_from_raw(sample, output, scratch, out);
+    case Stored::jpeg:
+      return fill_from_jpeg({sample.data, sample.length}, sample, output, fast, scratch, out);
+    case Stored::jpeg_file: {
+      const Pixels stream = read_file(sample, scratch.file);
+      if (may_need_turning(stream.data, stream.size)) throw NotHandled();
+      return fill_from_jpeg(stream, sample, output, fast, scratch, out);
+    }
+    default:
+      throw NotHandled();
+  }
+}
+
+template <class T>
+void give_back(std::vector<T>& memory) {
+  std::vector<T>().swap(memory);
+}
+
+}  // namespace
+
+const char* fault_of(const Sample& sample) {
+  const View& view = sample.view;
+  const auto inside = [](int start, int length, int limit) {
+    return start >= 0 && length >= 1 && length <= limit && start <= limit - length;
+  };
+  if (!inside(0, sample.width, kMaxSide) || !inside(0, sample.height, kMaxSide)) return "its size is impossible";
+  if (!inside(view.left, view.width, sample.width) || !inside(view.top, view.height, sample.height)) {
+    return "its crop box lies outside of it";
+  }
+  if (!inside(0, view.resized_width, kMaxResized) || !inside(0, view.resized_height, kMaxResized)) {
+    return "the size that it is to be resized to is impossible";
+  }
+  if (!inside(view.offset_x, view.size, view.resized_width) || !inside(view.offset_y, view.size, view.resized_height)) {
+    return "its window lies outside of the resized image";
+  }
+  const std::uint64_t bytes = std::uint64_t{3} * sample.width * sample.height;
+  if (sample.stored == Stored::raw && sample.length != bytes) return "its pixels are not as many as its size says";
+  return nullptr;
+}
+
+void Scratch::trim() {
+  if (resample.bytes() > kMaxKept) resample = {};
+  if (file.capacity() > kMaxKept) give_back(file);
+  if (rows.capacity() > kMaxKept) give_back(rows);
+}
+
+Outcome fill_sample(const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out,
+                    std::string& error) {
+  try {
+    fill(sample, output, fast, scratch, out);
+    scratch.trim();
+    return Outcome::done;
+  } catch (const NotHandled&) {
+    return Outcome::not_handled;
+  } catch (const std::bad_alloc&) {
+    scratch = {};
+    error = "there is not enough memory to decode it";
+  } catch (const std::exception& failure) {
+    error = failure.what();
+  }
+  scratch.trim();
+  return Outcome::failed;
+}
+
+}  // namespace fasttrain
