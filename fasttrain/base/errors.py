@@ -4,7 +4,17 @@ from pathlib import Path
 
 
 class FasttrainError(Exception):
-    """Base of every error that a user can cause or mend. The command line prints its message and exits with 1."""
+    """Base of every error that a user can cause or mend. The command line prints its message and exits.
+
+    Attributes:
+        exit_code: of the process.
+    """
+
+    exit_code = 1
+
+
+class LaunchError(FasttrainError):
+    """Several processes that should work together cannot, or one of them was lost."""
 
 
 class SourceError(FasttrainError):
@@ -45,6 +55,18 @@ class WeightsError(FasttrainError):
 
 class TrainingError(FasttrainError):
     """Training cannot start or go on (data and model disagree, the loss is no longer finite, …)."""
+
+
+class StoppedError(TrainingError):
+    """Training was stopped by a signal, and its state saved.
+
+    Attributes:
+        exit_code: 128 plus the signal's number, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ScoresError(FasttrainError):

@@ -2,22 +2,75 @@
 
 import math
 import os
+import platform
 from pathlib import Path
+
+from fasttrain.base.errors import LaunchError
+
+# What torchrun tells each process that it starts, besides the number of all of them.
+_TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# What others tell the processes that they start, which says nothing of how these could meet.
+_FOREIGN_WORLDS = {"srun": "SLURM_STEP_NUM_TASKS", "mpirun": "OMPI_COMM_WORLD_SIZE", "mpiexec": "PMI_SIZE"}
+_HOW_TO_START = "torchrun --nproc-per-node N -m fasttrain.cli.app …"
 
 
 def rank() -> int:
     """Rank of this process in the job (0 outside of torchrun)."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 def local_rank() -> int:
     """Rank of this process on its machine (0 outside of torchrun)."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0)
 
 
 def world_size() -> int:
     """Number of processes of the job (1 outside of torchrun)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
+
+
+def restarts() -> int:
+    """How often torchrun has started the job's processes again after a failure."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
+
+
+def job_name() -> str | None:
+    """What tells this torchrun job from others, the same after each restart; None outside of torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    if name == "none":  # it was not named; then it is on one machine alone, and its agent is the parent
+        return f"{platform.node()}:{os.getppid()}"
+    return name
+
+
+def check_launch() -> None:
+    """Refuse to be one of several processes that cannot find each other: each would do the whole work, or wait.
+
+    Raises:
+        LaunchError: they were started in another way than by torchrun, and not told how to meet.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        for starter, name in _FOREIGN_WORLDS.items():
+            if (count := _number(name, 1)) > 1:
+                raise LaunchError(
+                    f"this is one of {count} processes of {starter}, and none knows of the others; let {starter} start "
+                    f"one torchrun a machine: {_HOW_TO_START}"
+                )
+        return
+    missing = [name for name in _TOLD if name not in os.environ]
+    if world_size() > 1 and missing:
+        raise LaunchError(
+            f"WORLD_SIZE makes this one of {world_size()} processes, but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set; start them with: {_HOW_TO_START}"
+        )
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdigit():
+        raise LaunchError(f"the environment variable {name} must be a whole number, not {text!r}")
+    return int(text)
 
 
 def is_main() -> bool:
@@ -37,7 +90,7 @@ def available_cores() -> int:
 
 def default_threads() -> int:
     """Worker threads for one rank: the available cores divided by the ranks on this machine."""
-    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, available_cores() // max(1, _number("LOCAL_WORLD_SIZE", 1)))
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttrain.base.atomic import atomic_open
+from fasttrain.base.process import job_name
 
 RECORDED_PACKAGES = ("fasttrain", "torch", "timm", "numpy", "pillow", "pyarrow")
 
@@ -20,16 +21,24 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
 
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
     def write_start(self, config: dict[str, Any]) -> None:
-        """Record the effective config and everything needed to repeat the run."""
+        """Make the folder; record the effective config and everything needed to repeat the run."""
+        self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("config.json", config)
         self.write_json("start.json", describe_start())
+
+    def is_of_this_job(self) -> bool:
+        """Whether the run in the folder was started by the same torchrun as this process."""
+        try:
+            started = json.loads((self.path / "start.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(started, dict) and job_name() is not None and started.get("job") == job_name()
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``NAME`` in the folder atomically."""
@@ -65,6 +74,7 @@ def describe_start() -> dict[str, Any]:
     """Command, time, git revision, machine and package versions of this process."""
     return {
         "command": shlex.join(sys.argv),
+        "job": job_name(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git_revision": _git_revision(),
         "python": platform.python_version(),

@@ -1,5 +1,6 @@
 """The ``fasttrain`` command: one module a group of commands, errors as one sentence, exit codes 0, 1 and 2."""
 
+import os
 import sys
 import traceback
 from types import ModuleType
@@ -42,7 +43,7 @@ def main() -> NoReturn:
     except FasttrainError as error:
         if debug:
             traceback.print_exc()
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
     except OSError as error:
@@ -53,7 +54,8 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f"fasttrain: {message}", file=sys.stderr)
+    who = f" (rank {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    print(f"fasttrain{who}: {message}", file=sys.stderr)
     sys.exit(code)
 
 

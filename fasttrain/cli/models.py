@@ -25,6 +25,9 @@ BatchOption = Annotated[int, typer.Option(help="Images a batch and process.", mi
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: the best there is).")]
 AmpOption = Annotated[Literal["auto", "off", "bf16", "fp16"], typer.Option(help="auto: bf16 on CUDA, off on CPU.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="Decoding threads (default: the cores there are).", min=1)]
+IdsOption = Annotated[
+    Path | None, typer.Option(help="Only these samples: a file of ids, one a line, or a table with an id column.")
+]
 OnErrorOption = Annotated[Literal["raise", "skip"], typer.Option(help="What a broken image does.")]
 
 
@@ -38,6 +41,8 @@ def register(app: typer.Typer) -> None:
 def train(
     data: Annotated[list[str] | None, typer.Option(help="What to train on; may be given several times.")] = None,
     val: Annotated[list[str] | None, typer.Option(help="What to validate on after each epoch.")] = None,
+    ids: Annotated[str | None, typer.Option(help="Train on these samples only: a file of ids, one a line.")] = None,
+    val_ids: Annotated[str | None, typer.Option(help="The same for --val.")] = None,
     model: Annotated[str | None, typer.Option(help="timm's name of the model [default: resnet50].")] = None,
     out: Annotated[str | None, typer.Option(help="The run's folder [default: runs/train].")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from these weights (safetensors, .pth).")] = None,
@@ -52,6 +57,9 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate [default: adamw 5e-4, sgd 0.02].")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="[default: 0.05]")] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
+    class_balance: Annotated[
+        float | None, typer.Option(help="Draw classes as frequent as they are (0) to all alike (1) [default: 0].")
+    ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="[default: 0]")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
@@ -73,6 +81,8 @@ def train(
     given: dict[str, Any] = {
         "data": _one_or_many(data),
         "val": _one_or_many(val),
+        "ids": ids,
+        "val_ids": val_ids,
         "model": model,
         "out": out,
         "weights": weights,
@@ -88,6 +98,7 @@ def train(
         "threads": threads,
         "seed": seed,
         "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
+        "sampling": {"class_balance": class_balance} if class_balance is not None else None,
         "schedule": {"warmup_epochs": warmup_epochs} if warmup_epochs is not None else None,
     }
     values = _merge(read_yaml(config) if config else {}, {k: v for k, v in given.items() if v is not None})
@@ -113,21 +124,25 @@ def evaluate(
     amp: AmpOption = "auto",
     threads: ThreadsOption = None,
     on_error: OnErrorOption = "raise",
+    ids: IdsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a model: each sample exactly once, over all processes."""
-    from fasttrain.base.distributed import process_group
+    from fasttrain.base.distributed import process_group, require_agreement
     from fasttrain.base.errors import FasttrainError
     from fasttrain.inference.evaluate import evaluate as run_evaluation
     from fasttrain.inference.forward import resolve_amp
+    from fasttrain.inference.skipped import report_skipped
     from fasttrain.loading.loader import Loader
 
     with process_group(device) as chosen:
         opened = _open(weights, model, weights_match, size, chosen)
-        with Loader(data, batch_size, view=opened.view, device=chosen, threads=threads, on_error=on_error) as loader:
+        options: dict[str, Any] = {"device": chosen, "threads": threads, "on_error": on_error, "indices": _ids(ids)}
+        with Loader(data, batch_size, view=opened.view, **options) as loader:
+            require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             precision = resolve_amp(amp, chosen)
             result = run_evaluation(opened.module, loader, opened.num_classes, opened.class_names, precision)
-            skipped = [{"id": sample, "error": error} for sample, error in loader.skipped]
+            skipped = report_skipped(loader.skipped)
     if not result["samples"]:
         raise FasttrainError(
             f"{data} holds no labelled sample, so there is nothing to measure; use `fasttrain predict`"
@@ -150,6 +165,7 @@ def predict(
     amp: AmpOption = "auto",
     threads: ThreadsOption = None,
     on_error: OnErrorOption = "raise",
+    ids: IdsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a model's logits for every sample of a data set as a score table."""
@@ -169,8 +185,15 @@ def predict(
             amp=resolve_amp(amp, chosen),
             threads=threads,
             on_error=on_error,
+            ids=_ids(ids),
         )
     finish(result, json)
+
+
+def _ids(path: Path | None) -> list[str] | None:
+    from fasttrain.beton_build.lists import read_ids
+
+    return None if path is None else read_ids(path)
 
 
 def _open(

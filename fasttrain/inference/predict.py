@@ -1,17 +1,18 @@
 """Predict a data set into a score table."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fasttrain.base.console import say
-from fasttrain.base.distributed import gather_on_main
+from fasttrain.base.distributed import gather_on_main, require_agreement
 from fasttrain.base.errors import ScoresError
 from fasttrain.inference.forward import Amp, forward_batches
 from fasttrain.inference.labels import class_map
+from fasttrain.inference.skipped import report_skipped
 from fasttrain.inference.tta import test_time_views
 from fasttrain.loading.loader import Loader
 from fasttrain.models.opened import OpenedModel
@@ -29,6 +30,7 @@ def predict(
     amp: Amp = "off",
     threads: int | None = None,
     on_error: str = "raise",
+    ids: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Run a model over a data set and write its logits as a score table.
 
@@ -39,6 +41,7 @@ def predict(
         opened: model, view and class names.
         data: a `.beton` file, a folder or a list.
         out: the Arrow file to write.
+        ids: predict only these samples.
         tta: test-time views whose logits are averaged (`test_time_views`).
 
     Returns:
@@ -48,20 +51,26 @@ def predict(
     started = time.monotonic()
     total: np.ndarray | None = None
     rows = np.empty(0, np.int64)
-    failed: dict[str, str] = {}
+    failed: list[tuple[str, str]] = []
     for index, view in enumerate(views):
         label = "predict" if len(views) == 1 else f"predict view {index + 1}/{len(views)}"
-        with Loader(data, batch_size, view=view, device=device, threads=threads, on_error=on_error) as loader:
+        options: dict[str, Any] = {"device": device, "threads": threads, "on_error": on_error, "indices": ids}
+        with Loader(data, batch_size, view=view, **options) as loader:
+            if index == 0:
+                require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             rows, logits = _one_view(opened, loader, amp, label)
             # A sample whose decoding fails does so in each view alike, so the rows of all views agree.
             total = logits if total is None else total + logits
-            failed.update(loader.skipped)
+            failed += loader.skipped
             if index == len(views) - 1:
-                gathered = gather_on_main((rows, total / len(views), failed))
+                gathered = gather_on_main((rows, total / len(views)))
+                skipped = report_skipped(failed)
                 seconds = time.monotonic() - started
                 if gathered is None:
                     return {"samples": 0, "out": str(out), "images_per_s": 0.0, "skipped": []}
-                return _write(opened, loader, gathered, Path(out), tta, seconds, len(views))
+                samples = _write(opened, loader, gathered, Path(out), tta)
+                speed = samples * len(views) / seconds
+                return {"samples": samples, "out": str(out), "images_per_s": speed, "skipped": skipped}
     raise AssertionError("there is always at least one view")
 
 
@@ -79,17 +88,15 @@ def _one_view(opened: OpenedModel, loader: Loader, amp: Amp, label: str) -> tupl
 def _write(
     opened: OpenedModel,
     loader: Loader,
-    gathered: list[tuple[np.ndarray, np.ndarray, dict[str, str]]],
+    gathered: list[tuple[np.ndarray, np.ndarray]],
     out: Path,
     tta: str,
-    seconds: float,
-    views: int,
-) -> dict[str, Any]:
+) -> int:
+    """Join what the ranks predicted and write it; the number of samples."""
     rows = np.concatenate([part[0] for part in gathered])
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     scores = np.concatenate([part[1] for part in gathered])[order]
-    skipped = {sample: error for part in gathered for sample, error in part[2].items()}
     if not len(rows):
         raise ScoresError(f"no image of {loader.dataset.name} could be decoded, so there is nothing to predict")
     table = ScoreTable(
@@ -108,14 +115,7 @@ def _write(
         },
     )
     table.write(out)
-    for sample, error in skipped.items():
-        say(f"skipped {sample}: {error}")
-    return {
-        "samples": len(rows),
-        "out": str(out),
-        "images_per_s": len(rows) * views / seconds,
-        "skipped": [{"id": sample, "error": error} for sample, error in skipped.items()],
-    }
+    return len(rows)
 
 
 def _output_names(opened: OpenedModel) -> list[str]:

@@ -169,6 +169,11 @@ class Loader:
         """Batches of the pass that the next ``iter`` begins: fewer than ``len`` after `load_state_dict`."""
         return self._partition.steps_from(self._start[1])
 
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64 labels of the samples that were chosen (all, or those of `indices`), -1 where unknown."""
+        return self.dataset.labels[self._rows]
+
     def string_ids(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[str]:
         """The string ids of a batch's ``ids`` (``ids[valid]`` where a batch may be padded).
 

@@ -1,17 +1,12 @@
 """The step and the epoch.
 
-Nothing in the step loop makes the device wait: the loss stays on the device until the epoch's end, and only a job of
-several processes looks every `AGREE_EVERY` steps, and at the epoch's end, whether one of them was told to stop.
+Nothing in the step loop makes the device wait: the loss stays on the device until the epoch's end.
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
 
 import torch
 import torch.nn.functional as F
@@ -20,67 +15,43 @@ from torch import nn
 
 from fasttrain.base.distributed import sum_over_ranks
 from fasttrain.base.errors import TrainingError
-from fasttrain.base.process import rank, world_size
+from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
 from fasttrain.training.monitor import LaggedLoss, Monitor
+from fasttrain.training.requests import Requests, Wishes
 from fasttrain.training.schedule import Schedule
-
-AGREE_EVERY = 32
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-class StopRequest:
-    """Set by Ctrl-C, SIGTERM or SIGUSR1 (which clusters send before they take a machine back).
-
-    The loop looks at it between steps, so that no step is left half done.
-    """
-
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Catch the signals while the block runs; a second one acts at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        previous = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_name is not None:
-            raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name
-
-    def agreed(self, step: int, last: bool, device: torch.device) -> bool:
-        """True if any rank was asked to stop. All ranks call it after the same step, so that all stop there."""
-        if world_size() == 1:
-            return self.signal_name is not None
-        if step % AGREE_EVERY and not last:
-            return False
-        flag = torch.tensor(float(self.signal_name is not None), device=device)
-        return bool(sum_over_ranks(flag).item())
 
 
 @dataclass
-class EpochFigures:
-    """What an epoch's training gave, over all ranks.
+class EpochProgress:
+    """How far an epoch's training has come.
 
     Attributes:
-        steps: optimisation steps done, counted from the epoch's beginning.
-        stopped: a stop was asked for; the epoch may be over all the same.
-        train_loss: mean loss a sample of the steps done in this process's lifetime.
-        images_per_s, data_wait_fraction: throughput, and the share of the time spent waiting for the loader.
+        step: steps done, counted from the epoch's beginning.
+        loss: the sum over these steps, of this rank's samples.
     """
 
-    steps: int
-    stopped: bool
+    epoch: int
+    step: int
+    loss: LaggedLoss
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """What training an epoch gave, over all ranks.
+
+    Attributes:
+        complete: whether its last step was done; else a stop was asked for.
+        wishes: what was asked for at its end.
+        train_loss: mean loss a sample of the whole epoch so far.
+        images_per_s, data_wait_fraction: throughput of this process's lifetime, and the share of the time spent waiting
+            for the loader.
+    """
+
+    complete: bool
+    wishes: Wishes
     train_loss: float
     images_per_s: float
     data_wait_fraction: float
@@ -141,30 +112,44 @@ class Stepper:
 
 
 def train_epoch(
-    stepper: Stepper, loader: Loader, monitor: Monitor, epoch: int, first_step: int, stop: StopRequest
+    stepper: Stepper,
+    loader: Loader,
+    monitor: Monitor,
+    progress: EpochProgress,
+    requests: Requests,
+    save: Callable[[], None],
 ) -> EpochFigures:
-    """Train an epoch from step `first_step` (0 unless resumed in its midst; the loader stands there already)."""
+    """Train an epoch from where `progress` and the loader stand, to its end or until a stop is asked for.
+
+    Args:
+        progress: is moved on with every step.
+        save: called between steps when it is time to save.
+    """
     stepper.model.train()
-    loss_sum = LaggedLoss(stepper.device)
-    steps, waited = first_step, 0.0
+    first, last = progress.step, progress.step + loader.steps_left
+    earlier = progress.loss.totals()[1].clone()
+    waited, wishes = 0.0, Wishes()
     started = before = time.monotonic()
-    stopped = False
     for batch in loader:
         waited += time.monotonic() - before
-        stepper.step(batch, epoch * len(loader) + steps, loss_sum)
-        monitor.step(epoch, steps, loss_sum, time.monotonic() - started, waited)
-        steps += 1
-        stopped = stop.agreed(steps, steps == len(loader), stepper.device)
-        if stopped:
+        stepper.step(batch, progress.epoch * len(loader) + progress.step, progress.loss)
+        progress.step += 1
+        lately = progress.step - first
+        monitor.step(progress.epoch, progress.step, progress.loss, lately, time.monotonic() - started, waited)
+        wishes = requests.agreed(progress.step, progress.step == last, stepper.device)
+        if wishes.stop:
             break
+        if wishes.save and progress.step < last:
+            save()
         before = time.monotonic()
     # The one synchronisation of the epoch; the time is read after it, so that queued GPU work is counted.
-    loss, samples = sum_over_ranks(loss_sum.totals().clone()).tolist()
+    totals = progress.loss.totals()
+    loss, samples, now = sum_over_ranks(torch.cat([totals, (totals[1] - earlier)[None]])).tolist()
     seconds = time.monotonic() - started
     mean_loss = loss / samples if samples else float("nan")
     if not math.isfinite(mean_loss):
         raise TrainingError(
-            f"the training loss became {mean_loss} in epoch {epoch + 1}; lower --lr, warm up longer or turn off fp16 "
-            "(the checkpoint of the epoch before is in the run folder)"
+            f"the training loss became {mean_loss} in epoch {progress.epoch + 1}; lower --lr, warm up longer or turn "
+            "off fp16 (the checkpoint of the epoch before is in the run folder)"
         )
-    return EpochFigures(steps, stopped, mean_loss, samples / seconds, waited / seconds)
+    return EpochFigures(progress.step >= last, wishes, mean_loss, now / seconds, waited / seconds)

@@ -28,6 +28,10 @@ class LaggedLoss:
         self._pending: tuple[torch.Tensor, torch.cuda.Event] | None = None
         self._shown: float | None = None
 
+    def start_at(self, totals: torch.Tensor) -> None:
+        """Go on from what `totals` gave earlier: float64 (2,)."""
+        self._sum.copy_(totals)
+
     def add(self, loss: torch.Tensor, samples: torch.Tensor) -> None:
         """Add a batch: summed loss and number of samples, both 0-dim tensors on the device."""
         self._sum += torch.stack([loss.detach().double(), samples.double()])
@@ -102,10 +106,15 @@ class Monitor:
                 self._live.update("")
                 self._live.start()
 
-    def step(self, epoch: int, step: int, loss: LaggedLoss, seconds: float, waited: float) -> None:
-        """Called after each step (0-based in its epoch), with the epoch's seconds so far and those spent on data."""
+    def step(self, epoch: int, step: int, loss: LaggedLoss, lately: int, seconds: float, waited: float) -> None:
+        """Called after each step.
+
+        Args:
+            step: steps of the epoch that are done.
+            lately: how many of them this process did, in how many `seconds`, of which it `waited` for data.
+        """
         now = time.monotonic()
-        done = epoch * self._steps + step + 1
+        done = epoch * self._steps + step
         if self._first_step is None:
             self._first_step, self._started = done, now
         every = REFRESH_EVERY_S if self._live is not None else PLAIN_LINE_EVERY_S
@@ -115,8 +124,8 @@ class Monitor:
         measured = done - self._first_step
         left = (now - self._started) / measured * (self._epochs * self._steps - done) if measured else float("nan")
         line = (
-            f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._steps}  loss {_number(loss.peek())}  "
-            f"{self._images_per_step * (step + 1) / seconds:,.1f} images/s  "
+            f"epoch {epoch + 1}/{self._epochs}  step {step}/{self._steps}  loss {_number(loss.peek())}  "
+            f"{self._images_per_step * lately / seconds:,.1f} images/s  "
             f"data wait {waited / seconds:.1%}  ETA {_clock(left)}"
         )
         if self._live is not None:

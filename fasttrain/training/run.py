@@ -9,48 +9,31 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from fasttrain.base.console import say
-from fasttrain.base.distributed import average_buffers, process_group, wait_for_all
+from fasttrain.base.distributed import average_buffers, process_group, require_agreement, wait_for_all
 from fasttrain.base.errors import ConfigError, TrainingError
-from fasttrain.base.process import is_main, world_size
+from fasttrain.base.process import is_main, restarts
 from fasttrain.base.runs import RunFolder
+from fasttrain.beton_build.lists import read_ids
 from fasttrain.inference.evaluate import evaluate
 from fasttrain.inference.forward import resolve_amp
 from fasttrain.inference.labels import class_map
+from fasttrain.inference.skipped import report_skipped
 from fasttrain.loading.loader import Loader
-from fasttrain.loading.views import EvalView, TrainView, train_view
-from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_state, save_weights
+from fasttrain.loading.order import Sampling
+from fasttrain.loading.views import TrainView, train_view
+from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
 from fasttrain.models.create import create_model, eval_view_of, has_own_head, zero_head
 from fasttrain.models.weights import load_weights
-from fasttrain.training.loop import Stepper, StopRequest, train_epoch
-from fasttrain.training.monitor import Monitor
+from fasttrain.training.loop import EpochProgress, Stepper, train_epoch
+from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.optimizers import create_optimizer
+from fasttrain.training.parallel import data_parallel
+from fasttrain.training.requests import Requests
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.state import Position, check_state, restore_state, write_state
 
 LAST, BEST, STATE = "last.safetensors", "best.safetensors", "last.state.pt"
-
-# Settings that may differ when a run is resumed, because the result does not depend on them.
-FREE_ON_RESUME = {"out", "device", "threads", "on_error"}
-
-
-@dataclass
-class Position:
-    """How far a run has come, and what it has measured. Stored in the state file.
-
-    Attributes:
-        epoch, step: next step to do (`step` counts within `epoch`).
-        top1: validation top-1 of the last epoch; None without validation data.
-        best_top1, best_epoch: the highest one and its epoch (chosen on the validation set itself, so optimistic).
-        images_per_s, data_wait_fraction: figures of the last epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    top1: float | None = None
-    best_top1: float | None = None
-    best_epoch: int | None = None
-    images_per_s: float = 0.0
-    data_wait_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,42 +56,65 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
 
     Args:
         settings: see `TrainSettings`.
-        resume: go on from the state in the run's folder.
+        resume: go on from the state in the run's folder; where there is none yet, begin. Processes that torchrun
+            starts again after a failure go on by themselves.
 
     Raises:
         ConfigError: the folder holds a run already, or one of other settings is to be resumed.
-        TrainingError: no labels, a loss that is no longer finite, or stopped by a signal (the state is kept).
+        LaunchError: the processes of the job do not find each other, or have different files before them.
+        TrainingError: no labels, or a loss that is no longer finite.
+        StoppedError: stopped by a signal; the state is kept.
     """
-    state_path = Path(settings.out) / STATE
-    _check_folder(state_path, resume)
-    with process_group(settings.device) as device, Trainer(settings, device) as trainer:
-        if resume:
-            trainer.restore(load_state(state_path))
-        result = trainer.run()
-        wait_for_all()
-        return result
+    folder = RunFolder(settings.out)
+    state = _state_to_resume(folder, resume)
+    if state is not None:
+        check_state(state, settings)
+    with process_group(settings.device) as device:
+        # A dictionary with a NaN would not equal itself.
+        stands = state and (state["position"]["epoch"], state["position"]["step"])
+        require_agreement({"configuration": settings.model_dump(), "saved state": stands})
+        with Trainer(settings, device, folder) as trainer:
+            require_agreement({"data set": trainer.data_fingerprints})
+            if state is not None:
+                trainer.restore(state)
+            result = trainer.run()
+            wait_for_all()
+            return result
 
 
-def _check_folder(state_path: Path, resume: bool) -> None:
-    if resume and not state_path.exists():
-        raise ConfigError(f"{state_path.parent} holds no run to resume; leave --resume out to start one")
-    if not resume and state_path.exists():
-        raise ConfigError(f"{state_path.parent} holds a run already; add --resume to go on, or name another --out")
+def _state_to_resume(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from, None to begin.
+
+    Raises:
+        ConfigError: the folder holds a run that is not to be resumed.
+    """
+    path = folder.path / STATE
+    again = restarts() > 0 and folder.is_of_this_job()
+    if not path.exists():
+        if resume and is_main():
+            say(f"{folder.path} holds nothing to resume, so the run begins")
+        return None
+    if not resume and not again:
+        raise ConfigError(f"{folder.path} holds a run already; add --resume to go on, or name another --out")
+    return load_state(path)
 
 
 class Trainer:
     """One run: owns the loaders, the model and the run's folder. A context manager."""
 
-    def __init__(self, settings: TrainSettings, device: torch.device) -> None:
-        self.settings, self.device = settings, device
+    def __init__(self, settings: TrainSettings, device: torch.device, folder: RunFolder) -> None:
+        self.settings, self.device, self.folder = settings, device, folder
         self.position = Position()
+        self.progress = EpochProgress(0, 0, LaggedLoss(device))
+        self.requests = Requests(60 * settings.checkpoint_minutes)
+        self._skipped_before: list[tuple[str, str]] = []  # by this rank, before the run was resumed
         torch.manual_seed(settings.seed)
         self.eval_view = eval_view_of(settings.model, settings.size)
         # Opened before the model is made: data that cannot be trained on should fail at once.
-        self.train_loader = self._loader(settings.data, self._train_view())
+        self.train_loader = self._train_loader()
         self.class_names = self.train_loader.class_names or None
         self.num_classes = _count_classes(self.train_loader)
-        self.val_loader = self._loader(settings.val, self.eval_view) if settings.val is not None else None
+        self.val_loader = self._val_loader()
         if self.val_loader is not None:
             class_map(self.val_loader.class_names, self.class_names, self.num_classes)
         self.stepper = self._stepper(_create_model(settings, self.num_classes, self.eval_view.size))
@@ -121,66 +127,74 @@ class Trainer:
         if self.val_loader is not None:
             self.val_loader.close()
 
+    @property
+    def data_fingerprints(self) -> tuple[str, ...]:
+        """Of training and validation data."""
+        return tuple(loader.dataset.fingerprint for loader in (self.train_loader, self.val_loader) if loader)
+
     def run(self) -> TrainResult:
         """Train from the current position to the last epoch."""
-        settings, folder = self.settings, RunFolder(self.settings.out)
+        settings, position = self.settings, self.position
         if is_main():
-            folder.write_start(settings.model_dump(mode="json"))
-            folder.drop_metrics_from(self.position.epoch)
-        steps = len(self.train_loader)
-        with StopRequest().listening() as stop, Monitor(folder, settings.epochs, steps, settings.batch_size) as monitor:
-            while self.position.epoch < settings.epochs:
-                self._epoch(monitor, stop, folder)
-        return self._result(folder)
+            self.folder.write_start(settings.model_dump(mode="json"))
+            self.folder.drop_metrics_from(position.epoch)
+        monitor = Monitor(self.folder, settings.epochs, len(self.train_loader), settings.batch_size)
+        with self.requests.listening(), monitor:
+            while position.epoch < settings.epochs:
+                if not position.trained:
+                    self._train_epoch(monitor)
+                self._finish_epoch(monitor)
+                if position.epoch < settings.epochs and self.requests.agreed(0, True, self.device).stop:
+                    raise self.requests.stopped(f"after epoch {position.epoch}")
+        return self._result()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put a stored state into model, optimizer, average, scaler, loader and position."""
-        stored, now = state["settings"], self.settings.model_dump(mode="json")
-        changed = [key for key in now if key not in FREE_ON_RESUME and stored.get(key) != now[key]]
-        if changed:
-            key = changed[0]
-            raise ConfigError(
-                f"the run in {self.settings.out} was started with {key}={stored.get(key)!r}, not {now[key]!r}; "
-                "resume it with its own settings, or start another run"
-            )
-        self.stepper.unwrapped.load_state_dict(state["model"])
-        self.stepper.optimizer.load_state_dict(state["optimizer"])
-        self.stepper.scaler.load_state_dict(state["scaler"])
-        if self.stepper.ema is not None:
-            self.stepper.ema.load_state_dict(state["ema"])
-        self.train_loader.load_state_dict(state["loader"])
-        self.position = Position(**state["position"])
+        """Go on from a stored state."""
+        restored = restore_state(state, self.stepper, self.train_loader, self.progress)
+        self.position, self._skipped_before = restored
 
-    def _epoch(self, monitor: Monitor, stop: StopRequest, folder: RunFolder) -> None:
-        position = self.position
-        if position.step == 0:
-            self.train_loader.set_epoch(position.epoch)
-        figures = train_epoch(self.stepper, self.train_loader, monitor, position.epoch, position.step, stop)
-        position.images_per_s = figures.images_per_s
+    def _train_epoch(self, monitor: Monitor) -> None:
+        """All steps of an epoch that are left to do.
+
+        Raises:
+            StoppedError: a stop was asked for before the last one.
+        """
+        position, progress = self.position, self.progress
+
+        def save() -> None:
+            position.step = progress.step
+            self._save_state(progress)
+
+        figures = train_epoch(self.stepper, self.train_loader, monitor, progress, self.requests, save)
+        position.train_loss, position.images_per_s = figures.train_loss, figures.images_per_s
         position.data_wait_fraction = figures.data_wait_fraction
-        if figures.steps < len(self.train_loader):
-            position.step = figures.steps
-            self._save_state(folder)
-            raise _stopped(stop, f"in epoch {position.epoch + 1} after step {figures.steps}")
+        if not figures.complete:
+            save()
+            raise self.requests.stopped(f"in epoch {position.epoch + 1} after step {progress.step}")
         self._agree_on_statistics()
+        position.trained = True
+        self.progress = EpochProgress(position.epoch + 1, 0, LaggedLoss(self.device))
+        if figures.wishes.save and self.val_loader is not None:
+            self._save_state()  # validating may take long
+
+    def _finish_epoch(self, monitor: Monitor) -> None:
+        """Validate, record and save."""
+        position = self.position
         with monitor.paused():
             validation = self._validate()
         improved = self._note_validation(validation.get("val_top1"))
-        lr = self.stepper.optimizer.param_groups[0]["lr"]
         monitor.epoch(
             {
                 "epoch": position.epoch,
-                "train_loss": figures.train_loss,
-                "lr": lr,
+                "train_loss": position.train_loss,
+                "lr": self.stepper.optimizer.param_groups[0]["lr"],
                 **validation,
-                "images_per_s": figures.images_per_s,
-                "data_wait_fraction": figures.data_wait_fraction,
+                "images_per_s": position.images_per_s,
+                "data_wait_fraction": position.data_wait_fraction,
             }
         )
-        position.epoch, position.step = position.epoch + 1, 0
-        self._save_epoch(folder, validation, improved)
-        if figures.stopped and position.epoch < self.settings.epochs:
-            raise _stopped(stop, f"after epoch {position.epoch}")
+        position.epoch, position.step, position.trained = position.epoch + 1, 0, False
+        self._save_epoch(validation, improved)
 
     def _agree_on_statistics(self) -> None:
         average_buffers(self.stepper.unwrapped)
@@ -210,7 +224,7 @@ class Trainer:
         position.best_top1, position.best_epoch = top1, position.epoch
         return True
 
-    def _save_epoch(self, folder: RunFolder, validation: dict[str, Any], improved: bool) -> None:
+    def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
         if is_main():
             info = CheckpointInfo(
                 model=self.settings.model,
@@ -222,63 +236,65 @@ class Trainer:
                 metrics=self._stated_metrics(validation),
             )
             weights = self._kept_model().state_dict()
-            save_weights(folder.path / LAST, weights, info)
+            save_weights(self.folder.path / LAST, weights, info)
             if improved:
-                save_weights(folder.path / BEST, weights, info)
-        self._save_state(folder)
+                save_weights(self.folder.path / BEST, weights, info)
+        self._save_state()
 
     def _stated_metrics(self, validation: dict[str, Any]) -> dict[str, Any]:
         if self.val_loader is None:
             return {}
         return {**validation, "data_fingerprint": self.val_loader.dataset.fingerprint}
 
-    def _save_state(self, folder: RunFolder) -> None:
-        if not is_main():
-            return
-        stepper = self.stepper
-        save_state(
-            folder.path / STATE,
-            {
-                "settings": self.settings.model_dump(mode="json"),
-                "position": dict(self.position.__dict__),
-                "model": stepper.unwrapped.state_dict(),
-                "optimizer": stepper.optimizer.state_dict(),
-                "scaler": stepper.scaler.state_dict(),
-                "ema": stepper.ema.state_dict() if stepper.ema is not None else None,
-                "loader": self.train_loader.state_dict(),
-            },
-        )
+    def _save_state(self, progress: EpochProgress | None = None) -> None:
+        path, loader = self.folder.path / STATE, self.train_loader
+        write_state(path, self.settings, self.position, self.stepper, loader, progress, self._skipped())
+        self.requests.saved()
+
+    def _skipped(self) -> list[tuple[str, str]]:
+        """Samples that this rank has left out in the whole run, with the reasons."""
+        validation = self.val_loader.skipped if self.val_loader is not None else []
+        return [*self._skipped_before, *self.train_loader.skipped, *validation]
 
     def _kept_model(self) -> nn.Module:
         return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.unwrapped
 
-    def _result(self, folder: RunFolder) -> TrainResult:
+    def _result(self) -> TrainResult:
         position = self.position
-        skipped = [{"id": sample, "error": error} for sample, error in dict(self.train_loader.skipped).items()]
-        for entry in skipped:
-            say(f"skipped {entry['id']}: {entry['error']}")
         return TrainResult(
-            run=folder.path,
-            checkpoint=folder.path / LAST,
+            run=self.folder.path,
+            checkpoint=self.folder.path / LAST,
             epochs=position.epoch,
             top1=position.top1,
             best_top1=position.best_top1,
             best_epoch=position.best_epoch,
             images_per_s=position.images_per_s,
             data_wait_fraction=position.data_wait_fraction,
-            skipped=skipped,
+            skipped=report_skipped(self._skipped()),
         )
 
-    def _loader(self, data: str | list[str], view: EvalView | TrainView) -> Loader:
+    def _train_loader(self) -> Loader:
+        settings, sampling = self.settings, self.settings.sampling
+        chosen = Sampling(sampling.class_balance, sampling.weights, sampling.draws)
+        how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
+        return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
+
+    def _val_loader(self) -> Loader | None:
+        if self.settings.val is None:
+            return None
+        return self._loader(self.settings.val, self.settings.val_ids, view=self.eval_view)
+
+    def _loader(self, data: str | list[str], ids: str | None, **options: Any) -> Loader:
         settings = self.settings
         return Loader(
             data,
             settings.batch_size,
-            view=view,
             device=self.device,
             seed=settings.seed,
             threads=settings.threads,
             on_error=settings.on_error,
+            indices=read_ids(Path(ids)) if ids is not None else None,
+            **options,
         )
 
     def _train_view(self) -> TrainView:
@@ -292,11 +308,8 @@ class Trainer:
         optimizer = create_optimizer(model, settings.optimizer)
         schedule = Schedule(settings.schedule, settings.optimizer.peak_lr, len(self.train_loader), settings.epochs)
         ema = ModelEmaV3(model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
-        if world_size() > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            model = nn.parallel.DistributedDataParallel(model, device_ids=ids)
         return Stepper(
-            model=model,
+            model=data_parallel(model, self.device),
             optimizer=optimizer,
             schedule=schedule,
             ema=ema,
@@ -306,11 +319,6 @@ class Trainer:
             clip_norm=settings.optimizer.clip_norm,
             seed=settings.seed,
         )
-
-
-def _stopped(stop: StopRequest, where: str) -> TrainingError:
-    name = stop.signal_name or "a signal to another process"
-    return TrainingError(f"stopped by {name} {where}; add --resume to go on")
 
 
 def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
@@ -328,7 +336,7 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
 
 
 def _count_classes(loader: Loader) -> int:
-    labels = loader.dataset.labels
+    labels = loader.labels
     if len(labels) == 0 or int(labels.min()) < 0:
         raise TrainingError("the training data hold samples without a label; build them with labels, or leave them out")
     return loader.num_classes

@@ -57,12 +57,32 @@ class AugmentSettings(Settings):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
+class SamplingSettings(Settings):
+    """Which samples an epoch goes through, and in which order (see `fasttrain.loading.order.Sampling`).
+
+    Attributes:
+        order: ``random``, or ``windowed`` for files that do not fit into memory; then `window` pages at a time.
+        rest: samples too few for another global batch are left out (``drop``), or filled up (``wrap``).
+        class_balance: 0 takes classes as frequent as they are, 1 makes them equally frequent.
+        weights: field of the `.beton` that says how often each sample is drawn.
+        draws: length of an epoch in samples; None for as many as there are.
+    """
+
+    order: Literal["random", "windowed"] = "random"
+    window: int = Field(default=64, ge=1)
+    rest: Literal["drop", "wrap"] = "drop"
+    class_balance: float = Field(default=0.0, ge=0, le=1)
+    weights: str | None = None
+    draws: int | None = Field(default=None, ge=1)
+
+
 class TrainSettings(Settings):
     """Everything that determines a run.
 
     Attributes:
         data: `.beton` file(s), folder or list to train on.
         val: the same to validate on after each epoch, or None.
+        ids, val_ids: files of ids, one a line or a table's column; only these samples are taken.
         model: timm's name.
         out: the run's folder.
         weights: file to start from; its head is replaced if the classes differ in number.
@@ -79,10 +99,13 @@ class TrainSettings(Settings):
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
+        checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
     """
 
     data: str | list[str]
     val: str | list[str] | None = None
+    ids: str | None = None
+    val_ids: str | None = None
     model: str = "resnet50"
     out: str = "runs/train"
     weights: str | None = None
@@ -101,6 +124,8 @@ class TrainSettings(Settings):
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
     on_error: Literal["raise", "skip"] = "raise"
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    sampling: SamplingSettings = SamplingSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()

@@ -1,4 +1,7 @@
+import pytest
+
 from fasttrain.base import process
+from fasttrain.base.errors import LaunchError
 
 
 def test_the_quota_of_either_cgroup_version_is_read(tmp_path):
@@ -15,3 +18,50 @@ def test_threads_are_shared_among_the_ranks_of_a_machine(monkeypatch):
     assert process.default_threads() == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "100")
     assert process.default_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"WORLD_SIZE": "2"},
+            "one of 2 processes, but RANK and LOCAL_RANK and MASTER_ADDR and MASTER_PORT are not set",
+        ),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1"},
+            "but MASTER_ADDR is not set; start them with: torchrun",
+        ),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be a whole number, not 'two'"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "one of 4 processes of srun, and none knows of the others"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "one of 2 processes of mpirun"),
+    ],
+)
+def test_processes_that_cannot_find_each_other_are_refused(monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LaunchError, match=message):
+        process.check_launch()
+
+
+def test_starts_that_are_well(monkeypatch):
+    process.check_launch()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    process.check_launch()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")  # srun started a torchrun on each of two machines
+    for name, value in {
+        "WORLD_SIZE": "16",
+        "RANK": "9",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    process.check_launch()
+
+
+def test_a_job_keeps_its_name_over_restarts(monkeypatch):
+    assert process.job_name() is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-7")
+    assert process.job_name() == "job-7"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert process.job_name() == process.job_name() != "none"

@@ -2,23 +2,27 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fasttrain.base.config import load_settings
-from fasttrain.base.errors import ConfigError, FasttrainError, TrainingError
+from fasttrain.base.errors import ConfigError, FasttrainError, LoaderError, StoppedError, TrainingError
 from fasttrain.base.runs import RunFolder
 from fasttrain.inference.labels import ClassMismatchError
 from fasttrain.loading.loader import Loader
+from fasttrain.models.checkpoint import load_state, save_state
 from fasttrain.models.opened import open_model
 from fasttrain.models.weights import read_state_dict
 from fasttrain.training import loop
-from fasttrain.training.run import train
+from fasttrain.training.run import STATE, train
 from fasttrain.training.settings import TrainSettings
 
 
@@ -98,29 +102,132 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
     assert [record["epoch"] for record in RunFolder(result.run).read_metrics()] == [0, 1, 2]
 
 
-def test_a_killed_process_resumes_from_the_last_epoch(settings, tmp_path):
-    whole = run_all(settings())
-    other = settings(out=str(tmp_path / "killed"))
-    code = (
-        "import os, sys; from fasttrain.training import run; real = run.save_state\n"
-        "def save(*a):\n    real(*a); os.kill(os.getpid(), 9)\n"
-        "run.save_state = save\n"
-        "from fasttrain.training.settings import TrainSettings\n"
-        "run.train(TrainSettings.model_validate_json(sys.argv[1]))"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, other.model_dump_json()], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert equal(whole, read_state_dict(train(other, resume=True).checkpoint))
-
-
 def test_weights_are_never_overwritten_and_never_mixed_with_other_settings(settings):
     train(settings(epochs=1))
     with pytest.raises(ConfigError, match="--resume"):
         train(settings(epochs=1))
     with pytest.raises(ConfigError, match="epochs=1, not 2"):
         train(settings(epochs=2), resume=True)
-    with pytest.raises(ConfigError, match="no run to resume"):
-        train(settings(out="nowhere/run"), resume=True)
+    with pytest.raises(ConfigError, match="model='test_resnet', not 'test_vit'"):
+        train(settings(epochs=1, model="test_vit"), resume=True)
+    assert train(settings(epochs=1, threads=1, checkpoint_minutes=3), resume=True).epochs == 1  # was complete
+
+
+def test_resuming_what_never_began_begins(settings, capsys):
+    assert train(settings(epochs=1), resume=True).epochs == 1
+    assert "holds nothing to resume, so the run begins" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_on_data_of_other_classes(settings, colour_tree, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(colour_tree, folder)
+    train(settings(data=str(folder), epochs=1))
+    (folder / "green").rename(folder / "yellow")
+    with pytest.raises(LoaderError, match="another data set"):
+        train(settings(data=str(folder), epochs=1), resume=True)
+    shutil.rmtree(folder / "yellow")
+    with pytest.raises(LoaderError, match="another data set"):
+        train(settings(data=str(folder), epochs=1), resume=True)
+
+
+def test_a_state_of_another_version_is_refused(settings):
+    run = train(settings(epochs=1)).run
+    state = load_state(run / STATE)
+    save_state(run / STATE, {**state, "version": 1})
+    with pytest.raises(ConfigError, match="saved by another version"):
+        train(settings(epochs=1), resume=True)
+
+
+def test_a_run_killed_twenty_times_ends_in_the_same_bits(settings, colour_tree, tmp_path):
+    """Killed at random moments, each time with SIGKILL; the state is saved after every step or two."""
+    chosen = settings(epochs=3, val=str(colour_tree), ema=0.5, threads=1, checkpoint_minutes=1e-4)
+    driver = Path(__file__).with_name("kill_driver.py")
+    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["failures"] == [] and report["kills"] == 20 and report["under_way"] > 0
+
+
+def test_the_loss_curve_has_not_changed(tmp_path):
+    """Pinned figures: whoever changes them changes the training of everybody."""
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for number in range(16):
+            pixels = rng.integers(0, 160, (36, 40, 3), np.uint8)
+            pixels[..., label] += 60
+            Image.fromarray(pixels).save(tmp_path / "data" / str(label) / f"{number}.png")
+    values = {
+        "data": str(tmp_path / "data"),
+        "val": str(tmp_path / "data"),
+        "model": "test_resnet",
+        "out": str(tmp_path / "run"),
+        "epochs": 4,
+        "batch_size": 16,
+        "size": 32,
+        "device": "cpu",
+        "ema": 0.8,
+        "label_smoothing": 0.1,
+        "optimizer": {"lr": 2e-3, "clip_norm": 1.0},
+        "augment": {"scale": (0.3, 1.0), "color_jitter": 0.2},
+    }
+    run = train(TrainSettings.model_validate(values)).run
+    records = RunFolder(run).read_metrics()
+    assert [record["train_loss"] for record in records] == pytest.approx(TRAIN_LOSSES, rel=0.01)
+    assert [record["val_loss"] for record in records] == pytest.approx(VAL_LOSSES, rel=0.01)
+
+
+TRAIN_LOSSES = [1.1511, 0.6775, 0.4429, 0.3735]
+VAL_LOSSES = [1.0949, 1.0703, 1.0248, 0.9654]
+
+
+def test_a_part_of_the_samples_and_balanced_classes(settings, colour_tree, tmp_path):
+    ids = [f"{name}/{number}.jpg" for name, count in (("red", 8), ("green", 4), ("blue", 2)) for number in range(count)]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    (tmp_path / "val.txt").write_text("red/7.jpg\ngreen/7.jpg\n")
+    seen = []
+    real = loop.Stepper.step
+
+    def step(self, batch, *others):
+        seen.extend(batch.labels.tolist())
+        real(self, batch, *others)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop.Stepper, "step", step)
+        train(
+            settings(
+                ids=str(tmp_path / "ids.txt"),
+                val=str(colour_tree),
+                val_ids=str(tmp_path / "val.txt"),
+                epochs=2,
+                batch_size=4,
+                sampling={"class_balance": 1, "draws": 12, "rest": "wrap"},
+            )
+        )
+    assert np.bincount(seen).tolist() == [8, 8, 8]
+
+
+def test_broken_images_are_reported_at_the_end_even_after_a_resume(settings, colour_tree, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    shutil.copytree(colour_tree, folder)
+    for name in ("red/1.jpg", "blue/2.jpg"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    chosen = settings(data=str(folder), on_error="skip", epochs=2, batch_size=24, sampling={"rest": "wrap"})
+    real = loop.Stepper.step
+
+    def step(self, *arguments):
+        real(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Stepper, "step", step)
+        with pytest.raises(StoppedError, match="after epoch 1") as stopped:
+            train(chosen)
+    assert stopped.value.exit_code == 143
+    for _ in range(2):  # the second time there is nothing left to do
+        assert {entry["id"] for entry in train(chosen, resume=True).skipped} == {"red/1.jpg", "blue/2.jpg"}
 
 
 def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(settings, colour_tree, tmp_path):
