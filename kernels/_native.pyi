@@ -1,6 +1,43 @@
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from typing_extensions import Buffer
 
 def check(data: Buffer) -> dict[str, Any]: ...
 def transcode(data: Buffer, quality: int) -> bytes | None: ...
+
+class Filling:
+    def wait(self, seconds: float) -> bool: ...
+    def cancel(self) -> None: ...
+    def outcomes(self) -> tuple[np.ndarray, dict[int, str]]: ...
+
+class BatchPool:
+    def __init__(self, threads: int) -> None: ...
+    def close(self) -> None: ...
+    def submit(
+        self,
+        *,
+        out: np.ndarray,
+        dtype: str,
+        scale: tuple[float, float, float],
+        shift: tuple[float, float, float],
+        fast: bool,
+        filter: str,
+        stored: np.ndarray,
+        buffers: list[Buffer],
+        buffer: np.ndarray,
+        offsets: np.ndarray,
+        lengths: np.ndarray,
+        paths: Sequence[bytes | None],
+        sizes: np.ndarray,
+        boxes: np.ndarray,
+        resized: np.ndarray,
+        windows: np.ndarray,
+        hflip: np.ndarray,
+        vflip: np.ndarray,
+    ) -> Filling: ...
+
+def usable_simd() -> list[str]: ...
+def current_simd() -> str: ...
+def force_simd(name: str) -> None: ...

@@ -1,0 +1,176 @@
+"""Fills batches of a loader natively: threads that decode, crop, resize, normalise and store without Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from typing_extensions import Buffer
+
+try:
+    from fasttrain.kernels import _native
+except ImportError:  # installed without a compiler or libjpeg's headers
+    _native = None  # type: ignore[assignment]
+
+PixelType = Literal["uint8", "float32", "float16", "bfloat16"]
+
+# How a sample is stored.
+OTHER, JPEG, RAW, JPEG_FILE = range(4)
+# What became of a sample.
+PENDING, DONE, NOT_HANDLED, FAILED = range(4)
+
+_WAIT = 0.2  # seconds between looks for signals, Ctrl-C above all
+
+
+def loading_available() -> bool:
+    """Whether the native extension was built."""
+    return _native is not None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the samples of a batch lie.
+
+    Attributes:
+        stored: (B,) uint8: `JPEG` or `RAW` (RGB) in memory, `JPEG_FILE` for a file that is to be shown upright, `OTHER`
+            for what is not to be touched.
+        buffers: contiguous bytes-like objects; they must not change while the batch is filled.
+        buffer: (B,) int64: number of the sample's buffer.
+        offsets, lengths: (B,) int64 bytes in the buffer or file; length 0 of a file means all of it.
+        paths: of files, else None.
+        sizes: (B, 2) int64 width and height that the images must have.
+    """
+
+    stored: np.ndarray
+    buffers: Sequence[Buffer]
+    buffer: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    paths: Sequence[bytes | None]
+    sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What is shown of each sample: `boxes` of the source are resized, and of the result a window is stored.
+
+    Attributes:
+        boxes: (B, 4) int64 left, top, width, height.
+        resized: (B, 2) int64 width, height.
+        windows: (B, 2) int64 left, top.
+        hflip, vflip: (B,) bool.
+        filter: both are antialiased, with Pillow's windows and weights.
+    """
+
+    boxes: np.ndarray
+    resized: np.ndarray
+    windows: np.ndarray
+    hflip: np.ndarray
+    vflip: np.ndarray
+    filter: Literal["bilinear", "bicubic"] | str
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How pixels are stored: ``value * scale + shift`` of each channel, the value being 0 to 255, not rounded before."""
+
+    dtype: PixelType = "uint8"
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class Filling:
+    """A batch that is being filled. Forgetting it drops what has not begun."""
+
+    def __init__(self, native: "_native.Filling") -> None:
+        self._native = native
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether the batch is finished (or cancelled) within `timeout` seconds; None waits for it."""
+        if timeout is not None:
+            return self._native.wait(timeout)
+        while not self._native.wait(_WAIT):
+            pass
+        return True
+
+    def cancel(self) -> None:
+        """Drop what has not begun; when this returns, nothing is read or written any more."""
+        self._native.cancel()
+
+    def outcomes(self) -> tuple[np.ndarray, dict[int, str]]:
+        """(B,) uint8 outcomes of a finished batch, and the reasons (as clauses) of the `FAILED` by position."""
+        return self._native.outcomes()
+
+
+class BatchPool:
+    """Persistent threads that fill batches in the order they are submitted, several at a time.
+
+    Raises:
+        ImportError: the native extension was not built.
+    """
+
+    def __init__(self, threads: int) -> None:
+        if _native is None:
+            raise ImportError("the native extension was not built")
+        self._native = _native.BatchPool(threads)
+
+    def submit(
+        self, sources: Sources, geometry: Geometry, out: np.ndarray, pixels: PixelFormat, fast: bool = False
+    ) -> Filling:
+        """Start filling `out`, (B, size, size, 3) of the item size of ``pixels.dtype`` (bfloat16 as any 16-bit type).
+
+        Entries that come to be anything but `DONE` may be left half-written.
+
+        Args:
+            fast: decode JPEGs that are far larger than their view at a half, quarter or eighth of their size, and chroma
+                without interpolation.
+
+        Raises:
+            ValueError: the arrays do not fit together.
+            RuntimeError: the pool is closed, or this is another process than the one it was made in.
+        """
+        return Filling(
+            self._native.submit(
+                out=out,
+                dtype=pixels.dtype,
+                scale=pixels.scale,
+                shift=pixels.shift,
+                fast=fast,
+                filter=geometry.filter,
+                stored=sources.stored,
+                buffers=list(sources.buffers),
+                buffer=sources.buffer,
+                offsets=sources.offsets,
+                lengths=sources.lengths,
+                paths=list(sources.paths),
+                sizes=sources.sizes,
+                boxes=geometry.boxes,
+                resized=geometry.resized,
+                windows=geometry.windows,
+                hflip=geometry.hflip,
+                vflip=geometry.vflip,
+            )
+        )
+
+    def close(self) -> None:
+        """Cancel all batches and end the threads. A second call does nothing."""
+        self._native.close()
+
+
+def usable_simd() -> list[str]:
+    """Instruction sets that this build and processor can run, weakest first: portable, avx2, avx512."""
+    return _native.usable_simd()
+
+
+def current_simd() -> str:
+    """The instruction set in use."""
+    return _native.current_simd()
+
+
+def force_simd(name: str) -> None:
+    """Use an instruction set from now on, in the whole process.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
+    _native.force_simd(name)
