@@ -190,6 +190,21 @@ class BetonReader:
         start = int(image["data_ptr"][0])
         return self._data[start : start + int(size[0])]
 
+    def image_regions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Offsets and sizes in bytes, (n,) int64, of the stored images of `rows` in `data`, and (n,) bool: whether the
+        file's records of them can be right; the other offsets and sizes mean nothing."""
+        images, sizes = self._images[rows], self.sizes[rows]
+        sound = np.ones(len(rows), bool)
+        if layout.region_faults(self._parts, images, sizes) is not None:
+            faults = (layout.region_faults(self._parts, images[i : i + 1], sizes[i : i + 1]) for i in range(len(rows)))
+            sound = np.fromiter((fault is None for fault in faults), bool, len(rows))
+        return images["data_ptr"].astype(np.int64), sizes.astype(np.int64), sound
+
+    @property
+    def data(self) -> memoryview:
+        """The mapped file, read-only."""
+        return self._data
+
     def image(self, row: int) -> np.ndarray:
         """Decode an image with Pillow, or view raw pixels in place.
 

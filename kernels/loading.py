@@ -50,6 +50,13 @@ class Sources:
     sizes: np.ndarray
 
 
+def stored_elsewhere(count: int) -> Sources:
+    """`Sources` of `count` samples, all of them `OTHER`, of 1 x 1 pixels."""
+    numbers = np.zeros((3, count), np.int64)
+    sizes = np.ones((count, 2), np.int64)
+    return Sources(np.zeros(count, np.uint8), [], numbers[0], numbers[1], numbers[2], [None] * count, sizes)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """What is shown of each sample: `boxes` of the source are resized, and of the result a window is stored.

@@ -1,23 +1,30 @@
 """The images that a loader reads: one or several `.beton` files, or a plain folder or list."""
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import xxhash
+from typing_extensions import Buffer
 
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.beton_build.origins import Origin, decode_origin, decoded_size, stored_bytes
+from fasttrain.beton_build.format import MODE_RAW
+from fasttrain.beton_build.origins import BetonImage, Origin, TarMember, decode_origin, decoded_size, stored_bytes
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import read_source
 from fasttrain.beton_build.trailer import encode_id, sample_key
+from fasttrain.kernels.loading import JPEG, JPEG_FILE, OTHER, RAW, Sources, stored_elsewhere
 from fasttrain.loading.randomness import distinct_keys
 
 T = TypeVar("T")
 FILES_A_BLOCK = 64  # single files that count as one stretch of storage
 PART_BITS = 40  # block numbers of a joined data set: the part above these bits, the block within the part below
+_JPEG_NAME = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)  # what these files are is seen when they are read
 Data = str | Path | Sequence[str | Path]
 
 
@@ -68,6 +75,18 @@ class ImageDataset(ABC):
             ImageError: it cannot be decoded.
         """
 
+    def stored(self, rows: np.ndarray) -> Sources:
+        """Where the bytes of `rows` lie, for decoders other than `decode`; ``OTHER`` for what only that one can decode.
+
+        Raises:
+            ImageError: the size of an image cannot be read.
+        """
+        return stored_elsewhere(len(rows))
+
+    @abstractmethod
+    def image_error(self, row: int, reason: str) -> ImageError:
+        """An error about the image of `row`, naming the sample and where it lies."""
+
     def close(self) -> None:  # noqa: B027 (most kinds hold nothing open)
         """Release files."""
 
@@ -101,6 +120,22 @@ class BetonDataset(ImageDataset):
 
     def decode(self, row: int) -> np.ndarray:
         return self._reader.image(row)
+
+    def stored(self, rows: np.ndarray) -> Sources:
+        offsets, lengths, sound = self._reader.image_regions(rows)
+        kinds = np.where(self._reader.modes[rows] == MODE_RAW, RAW, JPEG)
+        return Sources(
+            stored=np.where(sound, kinds, OTHER).astype(np.uint8),  # decode() says what is wrong with the others
+            buffers=[self._reader.data],
+            buffer=np.zeros(len(rows), np.int64),
+            offsets=offsets,
+            lengths=lengths,
+            paths=[None] * len(rows),
+            sizes=self.sizes(rows),
+        )
+
+    def image_error(self, row: int, reason: str) -> ImageError:
+        return self._reader.image_error(row, reason)
 
     def close(self) -> None:
         self._reader.close()
@@ -142,17 +177,34 @@ class FolderDataset(ImageDataset):
         height, width = pixels.shape[:2]
         planned_width, planned_height = self._sizes[row].tolist()
         if planned_width and (width, height) != (planned_width, planned_height):
-            raise self._error(row, f"it is {width}x{height}, but was {planned_width}x{planned_height} before")
+            raise self.image_error(row, f"it is {width}x{height}, but was {planned_width}x{planned_height} before")
         return pixels
+
+    def stored(self, rows: np.ndarray) -> Sources:
+        sources = stored_elsewhere(len(rows))
+        paths: list[bytes | None] = list(sources.paths)
+        for position, row in enumerate(rows.tolist()):
+            origin = self._origins[row]
+            if isinstance(origin, BetonImage) or not _JPEG_NAME.search(str(origin)):
+                continue
+            if isinstance(origin, TarMember):
+                if not origin.size:  # which would stand for all of the archive
+                    continue
+                paths[position] = os.fsencode(origin.tar)
+                sources.offsets[position], sources.lengths[position] = origin.offset, origin.size
+            else:
+                paths[position] = os.fsencode(origin)
+            sources.stored[position] = JPEG_FILE
+        return replace(sources, paths=paths, sizes=self.sizes(rows))
+
+    def image_error(self, row: int, reason: str) -> ImageError:
+        return ImageError(self._ids[row], str(self._origins[row]), reason)
 
     def _read(self, read: Callable[[Origin], T], row: int) -> T:
         try:
             return read(self._origins[row])
         except (ValueError, OSError) as error:
-            raise self._error(row, str(error)) from None
-
-    def _error(self, row: int, reason: str) -> ImageError:
-        return ImageError(self._ids[row], str(self._origins[row]), reason)
+            raise self.image_error(row, str(error)) from None
 
 
 class JoinedDataset(ImageDataset):
@@ -209,8 +261,30 @@ class JoinedDataset(ImageDataset):
         return np.concatenate([part.column(name) for part in self._parts])
 
     def decode(self, row: int) -> np.ndarray:
+        part, local = self._part_of(row)
+        return part.decode(local)
+
+    def stored(self, rows: np.ndarray) -> Sources:
+        found = [(positions, part.stored(local)) for part, positions, local in self._split(rows)]
+        whole = stored_elsewhere(len(rows))
+        buffers: list[Buffer] = []
+        paths: list[bytes | None] = list(whole.paths)
+        for positions, sources in found:
+            whole.stored[positions], whole.sizes[positions] = sources.stored, sources.sizes
+            whole.offsets[positions], whole.lengths[positions] = sources.offsets, sources.lengths
+            whole.buffer[positions] = sources.buffer + len(buffers)
+            buffers += sources.buffers
+            for position, path in zip(positions.tolist(), sources.paths, strict=True):
+                paths[position] = path
+        return replace(whole, buffers=buffers, paths=paths)
+
+    def image_error(self, row: int, reason: str) -> ImageError:
+        part, local = self._part_of(row)
+        return part.image_error(local, reason)
+
+    def _part_of(self, row: int) -> tuple[ImageDataset, int]:
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._parts[index].decode(row - int(self._starts[index]))
+        return self._parts[index], row - int(self._starts[index])
 
     def close(self) -> None:
         for part in self._parts:

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from fasttrain.base.errors import LoaderError
+from fasttrain.loading.backend import Normalisation
+from fasttrain.loading.host_memory import HostMemory
 from fasttrain.loading.plan import Jitter
 from fasttrain.loading.views import View
 
+_FINAL_TYPES = (torch.float32, torch.float16, torch.bfloat16)  # that backends store
 # Weights of R, G and B in luma (ITU-R BT.601), as Pillow and torchvision use them.
 _LUMA = (0.2989, 0.587, 0.114)
 
 
 class DeviceStage:
-    """Turns uint8 batches (B, H, W, 3) on the host into model input on a device."""
+    """Turns batches (B, H, W, 3) on the host, of uint8 or finished but for their layout, into model input on a device."""
 
     def __init__(self, view: View, device: torch.device, dtype: torch.dtype) -> None:
         if not dtype.is_floating_point:
@@ -28,13 +31,31 @@ class DeviceStage:
         std = torch.tensor(view.std, dtype=torch.float32)
         mean = torch.tensor(view.mean, dtype=torch.float32)
         # (pixel / 255 - mean) / std as one multiplication and one addition
-        self._scale = (1 / (255 * std)).to(device)
-        self._shift = (-mean / std).to(device)
+        scale, shift = 1 / (255 * std), -mean / std
+        self._scale, self._shift = scale.to(device), shift.to(device)
+        self._normalisation = Normalisation(tuple(scale.tolist()), tuple(shift.tolist()))
+        self._memory = HostMemory()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def empty_batch(self, count: int, size: int) -> Tensor:
-        """A zeroed uint8 host batch (count, size, size, 3), pinned when the device is a GPU."""
-        return torch.zeros((count, size, size, 3), dtype=torch.uint8, pin_memory=self._stream is not None)
+    def normalisation(self, jitter: Jitter | None) -> Normalisation | None:
+        """What a backend may do of this stage's work while it stores the pixels: all of it, or nothing (None)."""
+        final = self._stream is None and jitter is None and self.dtype in _FINAL_TYPES
+        return self._normalisation if final and self.device.type == "cpu" else None
+
+    def empty_batch(self, count: int, size: int, normalised: bool) -> Tensor:
+        """An undefined host batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by
+        the backend, else uint8; pinned when the device is a GPU."""
+        shape = (count, size, size, 3)
+        if self._stream is not None:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return self._memory.empty(shape, self.dtype if normalised else torch.uint8)
+
+    def blank(self, host: Tensor, entries: np.ndarray) -> None:
+        """Make `entries` ((B,) bool) of a host batch black."""
+        chosen = torch.from_numpy(np.flatnonzero(entries))
+        black = 0 if host.dtype == torch.uint8 else torch.tensor(self._normalisation.shift, dtype=host.dtype)
+        if len(chosen):
+            host[chosen] = black
 
     def run(self, host: Tensor, jitter: Jitter | None, *others: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) in channels-last format, and `others` moved along, ready for the current stream."""
@@ -51,6 +72,8 @@ class DeviceStage:
         return (images, *moved)
 
     def _transform(self, pixels: Tensor, jitter: Jitter | None) -> Tensor:
+        if pixels.dtype != torch.uint8:  # normalised already
+            return pixels.permute(0, 3, 1, 2)
         images = pixels.to(torch.float32)
         if jitter is not None:
             images = apply_jitter(images.div_(255), jitter).mul_(255)

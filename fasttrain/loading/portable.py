@@ -1,10 +1,12 @@
 """The reference backend: Pillow in threads. Needs no compiler, and its pixels are what the others are measured by."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.plan import BatchPlan
 
@@ -26,24 +28,49 @@ def render(pixels: np.ndarray, plan: BatchPlan, index: int) -> np.ndarray:
     return window[::-1] if plan.vflip[index] else window
 
 
+class PortableFilling:
+    """A future for each sample of a batch."""
+
+    def __init__(self, futures: dict[int, Future[None]]) -> None:
+        self._futures = futures
+
+    def result(self) -> dict[int, Exception]:
+        failures = {position: _failure(future) for position, future in self._futures.items()}
+        return {position: failure for position, failure in failures.items() if failure is not None}
+
+    def cancel(self) -> None:
+        for future in self._futures.values():
+            future.cancel()
+
+
+def _failure(future: Future[None]) -> Exception | None:
+    try:
+        future.result()
+    except (CancelledError, Exception) as error:
+        return error
+    return None
+
+
 class PortableBackend:
-    """Persistent threads that decode and render samples into preallocated batches."""
+    """Persistent threads that decode and render samples into preallocated batches. Always exact."""
+
+    normalises = False
 
     def __init__(self, dataset: ImageDataset, threads: int) -> None:
         self._dataset = dataset
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-load")
 
-    def submit(self, plan: BatchPlan, wanted: np.ndarray, out: np.ndarray) -> dict[int, Future[None]]:
-        """Start filling the `wanted` ((B,) bool) entries of `out` ((B, size, size, 3) uint8): a future for each.
-
-        An image that cannot be decoded fails its future with `ImageError`, and its entry of `out` stays as it is.
-        """
-        positions = np.flatnonzero(wanted).tolist()
-        return {position: self._pool.submit(self._fill, plan, position, out[position]) for position in positions}
+    def submit(
+        self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
+    ) -> PortableFilling:
+        assert normalisation is None
+        positions, pixels = np.flatnonzero(wanted).tolist(), out.numpy()
+        return PortableFilling(
+            {position: self._pool.submit(self._fill, plan, position, pixels[position]) for position in positions}
+        )
 
     def _fill(self, plan: BatchPlan, index: int, out: np.ndarray) -> None:
         out[:] = render(self._dataset.decode(int(plan.rows[index])), plan, index)
 
     def close(self, wait: bool = True) -> None:
-        """End the threads; work that has not begun is dropped."""
         self._pool.shutdown(wait=wait, cancel_futures=True)

@@ -21,7 +21,8 @@ from fasttrain.loading.views import View, eval_view, train_view
 
 def all_batches(data: Any, view: Settings, **options: Any) -> dict[str, torch.Tensor]:
     """Image by string id."""
-    with Loader(data, options.pop("batch_size", 5), view=view, threads=2, **options) as loader:  # type: ignore[arg-type]
+    options = {"batch_size": 5, "threads": 2, "backend": "portable", **options}
+    with Loader(data, view=view, **options) as loader:  # type: ignore[arg-type]
         found: dict[str, torch.Tensor] = {}
         for batch in loader:
             names = loader.string_ids(batch.ids[batch.valid])
