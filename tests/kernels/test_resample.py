@@ -9,7 +9,18 @@ import pytest
 from PIL import Image
 
 from fasttrain.kernels import loading
-from fasttrain.kernels.loading import DONE, FAILED, JPEG, NOT_HANDLED, OTHER, RAW, BatchPool, Geometry, PixelFormat, Sources
+from fasttrain.kernels.loading import (
+    DONE,
+    FAILED,
+    JPEG,
+    NOT_HANDLED,
+    OTHER,
+    RAW,
+    BatchPool,
+    Geometry,
+    PixelFormat,
+    Sources,
+)
 
 pytestmark = pytest.mark.skipif(not loading.loading_available(), reason="the native kernels were not built")
 
