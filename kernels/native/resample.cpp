@@ -13,13 +13,8 @@ Span span_of(int start, int length, double ratio, int limit, int resized, int of
   return {first, size, low, std::max(high, low + 1), resized, offset, outputs};
 }
 
-void grow(std::vector<float>& memory, std::size_t size) {
-  if (memory.size() < size) memory.resize(size);
-}
-
-HorizontalPass horizontal_pass(const Axis& axis, const Output& output, const float* block) {
+HorizontalPass horizontal_pass(const Axis& axis, const Output& output) {
   HorizontalPass pass{};
-  pass.block = block;
   pass.starts = axis.starts.data();
   pass.weights = axis.weights.data();
   pass.taps = axis.taps;
@@ -45,7 +40,7 @@ std::size_t bytes_of(Pixel kind) {
 }
 
 std::size_t ResampleScratch::bytes() const {
-  return (row.capacity() + block.capacity() + x.weights.capacity() + y.weights.capacity()) * sizeof(float);
+  return (block.capacity() + x.weights.capacity() + y.weights.capacity()) * sizeof(float);
 }
 
 Region plan_resample(const View& view, double ratio, int width, int height, ResampleScratch& scratch) {
@@ -61,20 +56,24 @@ void resample(const View& view, const Region& region, RowSource& source, const O
   const ResampleKernels& kernels = resample_kernels(current_simd());
   const std::size_t columns = static_cast<std::size_t>(region.right - region.left);
   const Axis& y = scratch.y;
-  grow(scratch.row, 3 * columns + 4);  // a pixel is read as four floats
-  grow(scratch.block, kBlockColumn * columns);
-  HorizontalPass pass = horizontal_pass(scratch.x, output, scratch.block.data());
+  const std::size_t pitch = 3 * columns + 4;  // a pixel is read as four floats
+  if (scratch.block.size() < kBlockRows * pitch) scratch.block.resize(kBlockRows * pitch);
+  HorizontalPass pass = horizontal_pass(scratch.x, output);
   const std::size_t stride = 3 * bytes_of(output.kind) * view.size;
   for (int block = 0; block < view.size; block += kBlockRows) {
     for (int r = 0; r < kBlockRows; ++r) {
       const int line = block + r;
-      pass.rows[r] = nullptr;
-      if (line >= view.size) continue;
+      if (line >= view.size) {  // behind the last row, which is done once more instead
+        pass.in[r] = pass.in[r - 1];
+        pass.out[r] = pass.out[r - 1];
+        continue;
+      }
+      float* row = scratch.block.data() + r * pitch;
       const std::uint8_t* const* rows = source.rows(region.top + y.starts[line], y.counts[line]);
-      kernels.vertical(rows, y.of(line), y.counts[line], 3 * columns, scratch.row.data());
-      kernels.expand(scratch.row.data(), columns, scratch.block.data() + 4 * r);
+      kernels.vertical(rows, y.of(line), y.counts[line], 3 * columns, row);
       const int target = view.vflip ? view.size - 1 - line : line;
-      pass.rows[r] = static_cast<std::uint8_t*>(out) + target * stride;
+      pass.in[r] = row;
+      pass.out[r] = static_cast<std::uint8_t*>(out) + target * stride;
     }
     kernels.horizontal[static_cast<int>(output.kind)](pass);
   }

@@ -45,7 +45,7 @@ class RowSource {
 // Memory of one thread, used again for every image.
 struct ResampleScratch {
   Axis x, y;
-  std::vector<float> row, block;
+  std::vector<float> block;  // rows that went through the vertical pass
 
   std::size_t bytes() const;
 };

@@ -22,8 +22,9 @@ void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis) {
   const double scale = span.length / span.resized;
   const double stretch = std::max(scale, 1.0);  // the filter grows with the reduction: that is the antialiasing
   const double support = (filter == Filter::bilinear ? 1.0 : 2.0) * stretch;
+  const double shrink = 1.0 / stretch;
   const int available = span.high - span.low;
-  axis.taps = std::min(static_cast<int>(std::ceil(support)) * 2 + 1, available);
+  axis.taps = std::min(static_cast<int>(std::ceil(2.0 * support)), available);
   axis.starts.resize(span.outputs);
   axis.counts.resize(span.outputs);
   axis.weights.assign(static_cast<std::size_t>(span.outputs) * axis.taps, 0.0f);
@@ -40,7 +41,7 @@ void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis) {
     float* weights = axis.weights.data() + static_cast<std::size_t>(output) * axis.taps + (first - start);
     double sum = 0.0;
     for (int k = 0; k < count; ++k) {
-      const double x = (first + k - centre + 0.5) / stretch;
+      const double x = (first + k - centre + 0.5) * shrink;
       const double weight = filter == Filter::bilinear ? triangle(x) : cubic(x);
       weights[k] = static_cast<float>(weight);
       sum += weight;
@@ -49,7 +50,8 @@ void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis) {
       weights[0] = 1.0f;
       sum = 1.0;
     }
-    for (int k = 0; k < count; ++k) weights[k] = static_cast<float>(weights[k] / sum);
+    const double norm = 1.0 / sum;
+    for (int k = 0; k < count; ++k) weights[k] = static_cast<float>(weights[k] * norm);
     axis.starts[output] = start;
     axis.counts[output] = first - start + count;
     axis.low = std::min(axis.low, start);
