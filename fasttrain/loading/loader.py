@@ -16,7 +16,7 @@ from fasttrain.base import process
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.loading.backend import Filling, choose_backend
 from fasttrain.loading.batch import Batch
-from fasttrain.loading.dataset import Data, ImageDataset, open_dataset, select_rows
+from fasttrain.loading.dataset import Data, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.planner import PlannedBatch, Planner
@@ -65,7 +65,9 @@ class Loader:
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
             was built. Order and views are the same, bit for bit; pixels agree within rounding.
         decode: ``exact``, or ``fast``: the native backend then decodes JPEGs that are at least twice as large as their
-            view at a half, quarter or eighth of their size, and chroma without interpolation. FAST_FIGURES
+            view at a half, quarter or eighth of their size, and chroma without interpolation. PSNR against Pillow on
+            ImageNet photos (224 pixels, RandomResizedCrop): exact 57 dB, worst image 53; fast 55, worst 37; at 128
+            pixels fast 50, worst 31. It halves the time for photos of many megapixels, and gains little for small ones.
 
     Attributes:
         dataset, view, device, batch_size: as given.
