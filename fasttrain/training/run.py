@@ -77,6 +77,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
             require_agreement({"data set": trainer.data_fingerprints})
             if state is not None:
                 trainer.restore(state)
+                state = None  # as large as all weights and averages together
             result = trainer.run()
             wait_for_all()
             return result
@@ -90,13 +91,13 @@ def _state_to_resume(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
     """
     path = folder.path / STATE
     again = restarts() > 0 and folder.is_of_this_job()
-    if not path.exists():
-        if resume and is_main():
-            say(f"{folder.path} holds nothing to resume, so the run begins")
-        return None
-    if not resume and not again:
+    if not resume and not again and (path.exists() or (folder.path / LAST).exists()):
         raise ConfigError(f"{folder.path} holds a run already; add --resume to go on, or name another --out")
-    return load_state(path)
+    if path.exists():
+        return load_state(path)
+    if resume and is_main():
+        say(f"{folder.path} holds nothing to resume, so the run begins")
+    return None
 
 
 class Trainer:
