@@ -245,6 +245,8 @@ def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(setting
         train(settings(data=str(colour_tree / "red")))
     with pytest.raises(FasttrainError, match="batch size of 24 or less"):
         train(settings(batch_size=25))
+    with pytest.raises(TrainingError, match="holds no labelled sample, so there is nothing to validate on"):
+        train(settings(val=str(colour_tree / "red")))
     odd = tmp_path / "odd"
     for name in ("red", "purple"):
         (odd / name).mkdir(parents=True)
