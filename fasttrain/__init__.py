@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Loader": "fasttrain.loading.loader",
+    "Sampling": "fasttrain.loading.order",
     "Batch": "fasttrain.loading.batch",
     "train_view": "fasttrain.loading.views",
     "eval_view": "fasttrain.loading.views",

@@ -1,8 +1,8 @@
 """How the processes of a job find each other, each time anew.
 
-torchrun keeps one key-value store through all restarts of a job, and what ranks leave there of an earlier life (addresses
-of sockets) leads those of the next one astray: they wait for each other up to a time limit (pytorch issue 135712). No
-number that torchrun passes on tells the lives apart on all machines. So the ranks agree on a name for theirs first.
+torchrun keeps one key-value store through all restarts of a job. What ranks leave there of an earlier life (sockets'
+addresses) leads those of the next one astray: they wait for each other up to a time limit (pytorch issue 135712). No
+number that torchrun passes on tells lives apart on all machines, so the ranks agree on a name for theirs first.
 """
 
 import time

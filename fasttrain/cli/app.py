@@ -54,7 +54,7 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    who = f" (rank {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    who = f" (rank {os.environ['RANK']})" if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1" else ""
     print(f"fasttrain{who}: {message}", file=sys.stderr)
     sys.exit(code)
 

@@ -74,7 +74,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
         WeightsError: missing, damaged, or not such a file.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; there is nothing to resume") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:

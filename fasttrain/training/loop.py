@@ -140,16 +140,27 @@ def train_epoch(
         if wishes.stop:
             break
         if wishes.save and progress.step < last:
+            _mean_loss(progress)  # what is saved must be worth going on from
             save()
         before = time.monotonic()
     # The one synchronisation of the epoch; the time is read after it, so that queued GPU work is counted.
-    totals = progress.loss.totals()
-    loss, samples, now = sum_over_ranks(torch.cat([totals, (totals[1] - earlier)[None]])).tolist()
+    mean_loss = _mean_loss(progress)
+    samples = sum_over_ranks(progress.loss.totals()[1] - earlier).item()
     seconds = time.monotonic() - started
-    mean_loss = loss / samples if samples else float("nan")
-    if not math.isfinite(mean_loss):
+    return EpochFigures(progress.step >= last, wishes, mean_loss, samples / seconds, waited / seconds)
+
+
+def _mean_loss(progress: EpochProgress) -> float:
+    """Mean loss a sample over all ranks. It waits for the device.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
+    loss, samples = sum_over_ranks(progress.loss.totals().clone()).tolist()
+    mean = loss / samples if samples else float("nan")
+    if not math.isfinite(mean):
         raise TrainingError(
-            f"the training loss became {mean_loss} in epoch {progress.epoch + 1}; lower --lr, warm up longer or turn "
-            "off fp16 (the checkpoint of the epoch before is in the run folder)"
+            f"the training loss became {mean} in epoch {progress.epoch + 1}; lower --lr, warm up longer or turn off "
+            "fp16 (the state and the weights that were saved last are still sound)"
         )
-    return EpochFigures(progress.step >= last, wishes, mean_loss, now / seconds, waited / seconds)
+    return float(mean)

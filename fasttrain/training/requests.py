@@ -19,6 +19,7 @@ from fasttrain.base.errors import StoppedError
 from fasttrain.base.process import is_main, world_size
 
 AGREE_EVERY = 32
+REPEAT_S = 1.0  # torchrun and cluster managers may both pass one and the same signal on
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -39,12 +40,13 @@ class Requests:
 
     def __init__(self, save_every_s: float) -> None:
         self._received: signal.Signals | None = None
+        self._received_at = 0.0
         self._save_every_s = save_every_s or float("inf")
         self._saved_at = time.monotonic()
 
     @contextmanager
     def listening(self) -> Iterator["Requests"]:
-        """Catch the signals while the block runs; a second one acts at once."""
+        """Catch the signals while the block runs; a further one acts at once, if it comes `REPEAT_S` later."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -56,9 +58,11 @@ class Requests:
                 signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        now = time.monotonic()
+        if self._received is None:
+            self._received, self._received_at = signal.Signals(number), now
+        elif now - self._received_at > REPEAT_S:
             raise KeyboardInterrupt
-        self._received = signal.Signals(number)
 
     def agreed(self, step: int, last: bool, device: torch.device) -> Wishes:
         """What any rank was asked for. All ranks call it after the same step, so that all act there."""

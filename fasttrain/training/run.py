@@ -11,7 +11,7 @@ from torch import nn
 from fasttrain.base.console import say
 from fasttrain.base.distributed import average_buffers, process_group, require_agreement, wait_for_all
 from fasttrain.base.errors import ConfigError, TrainingError
-from fasttrain.base.process import is_main, restarts
+from fasttrain.base.process import check_launch, is_main, restarts
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.lists import read_ids
 from fasttrain.inference.evaluate import evaluate
@@ -65,6 +65,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         TrainingError: no labels, or a loss that is no longer finite.
         StoppedError: stopped by a signal; the state is kept.
     """
+    check_launch()  # before anything that every process would say or do for itself
     folder = RunFolder(settings.out)
     state = _state_to_resume(folder, resume)
     if state is not None:
@@ -77,6 +78,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
             require_agreement({"data set": trainer.data_fingerprints})
             if state is not None:
                 trainer.restore(state)
+                state = None  # as large as all weights and averages together
             result = trainer.run()
             wait_for_all()
             return result
@@ -90,13 +92,13 @@ def _state_to_resume(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
     """
     path = folder.path / STATE
     again = restarts() > 0 and folder.is_of_this_job()
-    if not path.exists():
-        if resume and is_main():
-            say(f"{folder.path} holds nothing to resume, so the run begins")
-        return None
-    if not resume and not again:
+    if not resume and not again and (path.exists() or (folder.path / LAST).exists()):
         raise ConfigError(f"{folder.path} holds a run already; add --resume to go on, or name another --out")
-    return load_state(path)
+    if path.exists():
+        return load_state(path)
+    if resume and is_main():
+        say(f"{folder.path} holds nothing to resume, so the run begins")
+    return None
 
 
 class Trainer:
@@ -116,6 +118,7 @@ class Trainer:
         self.num_classes = _count_classes(self.train_loader)
         self.val_loader = self._val_loader()
         if self.val_loader is not None:
+            _check_labelled(self.val_loader)
             class_map(self.val_loader.class_names, self.class_names, self.num_classes)
         self.stepper = self._stepper(_create_model(settings, self.num_classes, self.eval_view.size))
 
@@ -333,6 +336,14 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
         head = "with a new head" if loaded.head_replaced else "with their own head"
         say(f"loaded {loaded.tensors} tensors of {settings.weights} {head} for {num_classes} classes")
     return model
+
+
+def _check_labelled(loader: Loader) -> None:
+    if not (loader.labels >= 0).any():
+        raise TrainingError(
+            f"{loader.dataset.name} holds no labelled sample, so there is nothing to validate on; leave --val out, or "
+            "build it with labels"
+        )
 
 
 def _count_classes(loader: Loader) -> int:

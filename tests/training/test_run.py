@@ -78,10 +78,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(settings, t
     assert not equal(first, run_all(settings(epochs=2, out=str(tmp_path / "other"), seed=1)))
 
 
-@pytest.mark.parametrize(("stop_after", "by"), [(2, signal.SIGINT), (4, signal.SIGTERM), (6, signal.SIGUSR1)])
-def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypatch, stop_after, by):
-    whole = run_all(settings(ema=0.5))
-    interrupted = settings(ema=0.5, out=str(tmp_path / "stopped"))
+@pytest.mark.parametrize(
+    ("stop_after", "by", "changes"),
+    [
+        (2, signal.SIGINT, {"ema": 0.5}),
+        (4, signal.SIGTERM, {"amp": "fp16"}),
+        (6, signal.SIGUSR1, {"amp": "bf16", "optimizer": {"name": "sgd", "lr": 0.01}}),
+        (5, signal.SIGUSR1, {"sampling": {"class_balance": 1, "rest": "wrap", "draws": 20, "order": "windowed"}}),
+    ],
+)
+def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypatch, stop_after, by, changes):
+    whole = run_all(settings(**changes))
+    interrupted = settings(**changes, out=str(tmp_path / "stopped"))
     seen = 0
     real_step = loop.Stepper.step
 
@@ -99,7 +107,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
     assert seen == stop_after
     result = train(interrupted, resume=True)
     assert equal(whole, read_state_dict(result.checkpoint))
-    assert [record["epoch"] for record in RunFolder(result.run).read_metrics()] == [0, 1, 2]
+    losses = [(record["epoch"], record["train_loss"]) for record in RunFolder(result.run).read_metrics()]
+    undisturbed = RunFolder(tmp_path / "run").read_metrics()
+    assert losses == [(record["epoch"], record["train_loss"]) for record in undisturbed] and len(losses) == 3
 
 
 def test_weights_are_never_overwritten_and_never_mixed_with_other_settings(settings):
@@ -235,6 +245,8 @@ def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(setting
         train(settings(data=str(colour_tree / "red")))
     with pytest.raises(FasttrainError, match="batch size of 24 or less"):
         train(settings(batch_size=25))
+    with pytest.raises(TrainingError, match="holds no labelled sample, so there is nothing to validate on"):
+        train(settings(val=str(colour_tree / "red")))
     odd = tmp_path / "odd"
     for name in ("red", "purple"):
         (odd / name).mkdir(parents=True)
@@ -245,8 +257,13 @@ def test_data_that_cannot_be_trained_on_is_refused_before_the_first_step(setting
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(settings):
+    diverging = settings(
+        optimizer={"name": "sgd", "lr": 1e12}, schedule={"warmup_epochs": 0}, epochs=9, checkpoint_minutes=1e-9
+    )
     with pytest.raises(TrainingError, match="lower --lr"):
-        train(settings(optimizer={"name": "sgd", "lr": 1e12}, schedule={"warmup_epochs": 0}))
+        train(diverging)
+    saved = Path(diverging.out) / STATE
+    assert not saved.exists() or all(value.isfinite().all() for value in load_state(saved)["ranks"][0]["loss"])
 
 
 def test_two_processes_train_and_evaluate_like_one(colour_tree, tmp_path):
