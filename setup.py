@@ -21,7 +21,7 @@ packages.append("fasttrain.report.templates")
 native = Extension(
     "fasttrain.kernels._native",
     sources=sorted(str(path) for path in Path("kernels/native").glob("*.cpp")),
-    depends=sorted(str(path) for path in Path("kernels/native").glob("*.h")) + ["kernels/native/resample_kernels.inc"],
+    depends=sorted(str(path) for path in Path("kernels/native").glob("*.[hi]*")),
     include_dirs=[pybind11.get_include()],
     libraries=["jpeg"],
     # The last three let the compiler turn clamping and rounding into vectors.

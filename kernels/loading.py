@@ -79,7 +79,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How pixels are stored: ``value * scale + shift`` of each channel, the value being 0 to 255, not rounded before."""
+    """How pixels are stored: ``value * scale + shift`` of each channel, the value being 0 to 255, not rounded."""
 
     dtype: PixelType = "uint8"
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -129,8 +129,8 @@ class BatchPool:
         Entries that come to be anything but `DONE` may be left half-written.
 
         Args:
-            fast: decode JPEGs that are far larger than their view at a half, quarter or eighth of their size, and chroma
-                without interpolation.
+            fast: decode JPEGs that are far larger than their view at a half, quarter or eighth of their size, and
+                chroma without interpolation.
 
         Raises:
             ValueError: the arrays do not fit together.

@@ -47,7 +47,8 @@ class Backend(Protocol):
     ) -> Filling:
         """Start filling the `wanted` ((B,) bool) entries of `out`, (B, size, size, 3) on the host.
 
-        `out` is uint8 without a normalisation, and float32, float16 or bfloat16 with one. Other entries stay as they are.
+        `out` is uint8 without a normalisation, and float32, float16 or bfloat16 with one. Other entries stay as they
+        are.
         """
 
     def close(self, wait: bool = True) -> None:

@@ -20,7 +20,7 @@ _LUMA = (0.2989, 0.587, 0.114)
 
 
 class DeviceStage:
-    """Turns batches (B, H, W, 3) on the host, of uint8 or finished but for their layout, into model input on a device."""
+    """Turns batches (B, H, W, 3) on the host, uint8 or finished but for their layout, into model input on a device."""
 
     def __init__(self, view: View, device: torch.device, dtype: torch.dtype) -> None:
         if not dtype.is_floating_point:

@@ -25,8 +25,8 @@ class NativeBackend:
     """Threads of `fasttrain.kernels.loading`; samples that those do not decode go the portable way.
 
     Pixels agree with the portable backend within 1 of 255 levels almost everywhere: the resize rounds once instead of
-    twice (for figures see `Loader`). Damage in the middle of a JPEG is an error here, where Pillow fills the hole with grey;
-    rows below the crop box are not looked at. Results do not depend on the number of threads.
+    twice (for figures see `Loader`). Damage in the middle of a JPEG is an error here, where Pillow fills the hole with
+    grey; rows below the crop box are not looked at. Results do not depend on the number of threads.
 
     Attributes:
         handed_over: samples that went the portable way so far (PNG files, turned photos, CMYK, …).
