@@ -19,7 +19,19 @@ from typing import Any
 from fasttrain.base.console import say
 from fasttrain.base.process import available_cores
 
-SHOWN_PACKAGES = ("fasttrain", "numpy", "pillow", "torch", "torchvision", "timm", "ffcv", "opencv-python-headless")
+SHOWN_PACKAGES = (
+    "fasttrain",
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
+    "timm",
+    "ffcv",
+    "opencv-python-headless",
+    "simplejpeg",
+    "webdataset",
+    "nvidia-dali-cuda130",
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Outcome:
 
     contestant: Contestant
     rounds: list[float] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
+    extras: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -58,7 +70,12 @@ class Outcome:
             "max": round(max(self.rounds), 1),
             "rounds": [round(value, 1) for value in self.rounds],
         }
-        return {**who, **figures, **self.extra}
+        return {**who, **figures, **self._middle_extras()}
+
+    def _middle_extras(self) -> dict[str, Any]:
+        """Of each further figure the (lower) median of the rounds."""
+        found = {key: [extra[key] for extra in self.extras] for key in self.extras[0]}
+        return {key: None if None in values else statistics.median_low(values) for key, values in found.items()}
 
 
 def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float) -> list[Outcome]:
@@ -75,22 +92,9 @@ def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float
 
 
 def _run(outcome: Outcome, timeout_s: float) -> None:
-    # A session of its own, so that a contestant that hangs is stopped with all the processes that it started.
-    child = subprocess.Popen(
-        outcome.contestant.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        printed, complaints = child.communicate(timeout=timeout_s)
-    except BaseException as error:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        outcome.error = f"took longer than {timeout_s:g} s and was stopped"
-        return
-    if child.returncode:
-        lines = complaints.strip().splitlines()
-        outcome.error = f"exit code {child.returncode}: {lines[-1] if lines else 'no message'}"
+    printed, error = run_to_end(outcome.contestant.command, timeout_s)
+    if error is not None:
+        outcome.error = error
         return
     try:
         figures = json.loads(printed.strip().splitlines()[-1])
@@ -98,7 +102,27 @@ def _run(outcome: Outcome, timeout_s: float) -> None:
     except (IndexError, ValueError, KeyError, AttributeError):
         outcome.error = "ended without printing its figures"
         return
-    outcome.extra = figures
+    outcome.extras.append(figures)
+
+
+def run_to_end(command: list[str], timeout_s: float) -> tuple[str, str | None]:
+    """Run a process: what it printed, and what went wrong (None if nothing did).
+
+    It gets a session of its own, so that one that hangs is stopped with all the processes that it started.
+    """
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        printed, complaints = child.communicate(timeout=timeout_s)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return "", f"took longer than {timeout_s:g} s and was stopped"
+    if child.returncode:
+        lines = complaints.strip().splitlines()
+        return printed, f"exit code {child.returncode}: {lines[-1] if lines else 'no message'}"
+    return printed, None
 
 
 def ratio(outcomes: Sequence[Outcome], ours: str, theirs: str) -> dict[str, Any] | None:
