@@ -114,6 +114,11 @@ def _contestants(settings: LoaderBench) -> tuple[list[Entrant], list[Entrant]]:
     return known, chosen
 
 
+def curve_of(most: int) -> list[int]:
+    """Numbers of workers to measure with: 1, 2, 4, … and `most`."""
+    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
+
+
 def _tail(threads: int) -> int:
     """Batches after the counted ones, so that the clock stops while every worker still has something to do."""
     return max(4, 2 * threads)

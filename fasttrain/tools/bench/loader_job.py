@@ -67,7 +67,8 @@ class LoaderJob:
     @classmethod
     def read(cls, path: Path) -> "LoaderJob":
         """What `write` stored."""
-        return cls(**json.loads(path.read_text()))
+        stored = json.loads(path.read_text())
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Entrant:
 
 
 JPEG_WORKS = ("train", "eval")
-FFCV = {"packages": ("ffcv",), "install": "pip install 'fasttrain[ffcv]'"}
+FFCV = (("ffcv",), "pip install ffcv numba opencv-python-headless")
 PEERS = (
     Entrant("torchvision-v1", f"{CONTESTANTS}.torch_files:torchvision_v1", "jpeg", JPEG_WORKS, ("torchvision",)),
     Entrant("torchvision-v2", f"{CONTESTANTS}.torch_files:torchvision_v2", "jpeg", JPEG_WORKS, ("torchvision",)),
@@ -123,9 +124,9 @@ PEERS = (
         ("nvidia.dali",),
         "pip install nvidia-dali-cuda130",
     ),
-    Entrant("ffcv", f"{CONTESTANTS}.ffcv_beton:ffcv_same", "jpeg", JPEG_WORKS, **FFCV),  # type: ignore[arg-type]
-    Entrant("ffcv-jpg", f"{CONTESTANTS}.ffcv_beton:ffcv_jpg", "jpeg-ffcv", JPEG_WORKS, **FFCV),  # type: ignore[arg-type]
-    Entrant("ffcv-raw", f"{CONTESTANTS}.ffcv_beton:ffcv_same", "raw", ("raw",), **FFCV),  # type: ignore[arg-type]
+    Entrant("ffcv", f"{CONTESTANTS}.ffcv_beton:ffcv_same", "jpeg", JPEG_WORKS, *FFCV),
+    Entrant("ffcv-jpg", f"{CONTESTANTS}.ffcv_beton:ffcv_jpg", "jpeg-ffcv", JPEG_WORKS, *FFCV),
+    Entrant("ffcv-raw", f"{CONTESTANTS}.ffcv_beton:ffcv_same", "raw", ("raw",), *FFCV),
 )
 
 
@@ -153,7 +154,8 @@ def choose(known: Sequence[Entrant], only: Sequence[str]) -> list[Entrant]:
 
 def absence(entrant: Entrant) -> str:
     """Why a contestant takes no part, and what to do."""
-    return f"{', '.join(entrant.missing())} is not installed ({entrant.install or 'pip install fasttrain'})"
+    remedy = entrant.install or "pip install " + " ".join(entrant.packages)
+    return f"{', '.join(entrant.missing())} is not installed ({remedy})"
 
 
 def _is_installed(package: str) -> bool:
