@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fasttrain.base.errors import ConfigError
 
@@ -67,8 +68,9 @@ class LoaderJob:
     @classmethod
     def read(cls, path: Path) -> "LoaderJob":
         """What `write` stored."""
-        stored = json.loads(path.read_text())
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        stored: dict[str, Any] = json.loads(path.read_text())
+        lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}
+        return cls(**{**stored, **lists})
 
 
 @dataclass(frozen=True)

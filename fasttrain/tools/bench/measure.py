@@ -10,7 +10,9 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,14 +83,32 @@ class Outcome:
 def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float) -> list[Outcome]:
     """Run every contestant once a round. One that fails or takes longer than `timeout_s` is not run again."""
     outcomes = [Outcome(contestant) for contestant in contestants]
-    for turn in range(rounds):
-        start = turn % len(outcomes)
-        for outcome in outcomes[start:] + outcomes[:start]:
-            if outcome.error is None:
-                _run(outcome, timeout_s)
-                last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
-                say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")
+    with _ended_by_sigterm():
+        for turn in range(rounds):
+            start = turn % len(outcomes)
+            for outcome in outcomes[start:] + outcomes[:start]:
+                if outcome.error is None:
+                    _run(outcome, timeout_s)
+                    last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
+                    say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")
     return outcomes
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the benchmark as Ctrl-C does: with the contestant at work, and without its scratch folder."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(outcome: Outcome, timeout_s: float) -> None:
