@@ -40,7 +40,8 @@ def test_bench_loader(colour_tree: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
-    assert figures["results"][0]["name"] == "portable" and figures["scale"] == [0.5, 1.0]
+    assert [(entry["name"], entry["threads"]) for entry in figures["results"]] == [("portable", 1), ("portable", 2)]
+    assert figures["scale"] == [0.5, 1.0]
     assert json.loads(out.read_text()) == figures
     assert "first batch, s" in result.stderr
 
