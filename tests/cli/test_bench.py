@@ -22,21 +22,8 @@ def test_bench_build(colour_tree: Path, tmp_path: Path) -> None:
 
 def test_bench_loader(colour_tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    small = [
-        "--size",
-        "32",
-        "--scale",
-        "0.5,1",
-        "--batch-size",
-        "8",
-        "--repeat",
-        "5",
-        "--workers",
-        "1",
-        "--rounds",
-        "1",
-    ]
-    command = ["bench", "loader", str(colour_tree), *small, "--only", "portable", "--out", str(out), "--json"]
+    small = "--size 32 --scale 0.5,1 --batch-size 8 --repeat 6 --workers 2 --threads-curve --rounds 1 --only portable"
+    command = ["bench", "loader", str(colour_tree), *small.split(), "--out", str(out), "--json"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
