@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fasttrain.base.errors import ConfigError
-from fasttrain.tools.bench import loader, loader_job
+from fasttrain.tools.bench import loader_job
 from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
 from fasttrain.tools.bench.loader_job import Entrant, LoaderJob
 
@@ -108,7 +108,7 @@ def test_one_that_hangs_is_stopped(colour_tree: Path) -> None:
 
 
 def test_each_contestant_that_is_installed_can_be_imported() -> None:
-    for entrant in loader_job.choose(loader_job.entrants(list(loader.WORKS)), ()):
+    for entrant in loader_job.choose(loader_job.entrants(["portable"]), ()):
         module, _, _ = entrant.function.partition(":")
         assert importlib.util.find_spec(module) is not None
         assert entrant.ours or entrant.source in ("jpeg", "jpeg-ffcv", "raw")
