@@ -44,6 +44,77 @@ def build(
     _report(result, out, as_json)
 
 
+@bench.command("loader")
+def loader(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Images: a folder, list, archive or .beton file.")],
+    work: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="train (random crop, flip), eval (short side, centre) or raw (as train, from stored pixels)."
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Side of the images given out.")] = 224,
+    scale: Annotated[str, typer.Option(help="Smallest and largest share of the area of a random crop.")] = "0.08,1",
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    workers: Annotated[int | None, typer.Option(min=1, help="Of each contestant [default: the cores at hand].")] = None,
+    threads_curve: Annotated[bool, typer.Option(help="Measure with 1, 2, 4, … workers up to --workers.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contestant runs.")] = 5,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many images [default: what one run shows].")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the images a run [default: for 20 batches or more].")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A contestant's name; may be given again.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    backend: Annotated[
+        list[str] | None, typer.Option(help="A backend of this package's Loader [default: all].")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a contestant is stopped.")] = 300.0,
+    scratch: Annotated[Path | None, typer.Option(help="For the prepared images [default: the system's].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file as well.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load images with this package and with the peers that are installed, in turns, and compare images/s."""
+    from fasttrain.base.process import available_cores
+    from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
+
+    most = workers or available_cores()
+    settings = LoaderBench(
+        works=work or ("train",),
+        size=size,
+        scale=_scale(scale),
+        dtype=dtype,
+        batch_size=batch_size,
+        threads=curve_of(most) if threads_curve else (most,),
+        rounds=rounds,
+        limit=limit,
+        repeat=repeat,
+        only=only or (),
+        backends=backend or (),
+        timeout_s=timeout,
+        scratch=scratch,
+    )
+    _report(bench_loader(data, settings), out, as_json)
+
+
+def _scale(text: str) -> tuple[float, float]:
+    from fasttrain.base.errors import ConfigError
+
+    try:
+        least, most = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--scale is two numbers with a comma between them, as 0.08,1, not {text!r}") from None
+    return least, most
+
+
+# Further columns of the table: key of a result, heading, factor, decimals.
+_COLUMNS = (
+    ("first_batch_s", "first batch, s", 1.0, 2),
+    ("peak_bytes", "peak, MB", 1e-6, 0),
+    ("psnr_mean", "PSNR, dB", 1.0, 1),
+)
+_LABELS = ("work", "source", "threads")
+
+
 def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
     import json
 
@@ -53,18 +124,34 @@ def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if out is not None:
         with atomic_open(out) as file:
             file.write(json.dumps(result, indent=2) + "\n")
-    rows = []
-    for entry in result["results"]:
-        figures = (
-            [entry["error"], "", ""] if "error" in entry else [f"{entry[key]:,.0f}" for key in ("median", "min", "max")]
-        )
-        rows.append([entry["name"], *figures])
-    print_table(f"{result['images']} images, {result['results'][0]['unit']}", ["name", "median", "min", "max"], rows)
+    results = result["results"]
+    title = f"{result['images']} images, {result['mean_bytes']:,} bytes each; {results[0]['unit']}"
+    print_table(title, *_table(results))
     for missing in result["missing"]:
-        say(f"{missing} is not installed, so it takes no part")
+        say(f"takes no part: {missing}")
     if as_json:
         finish(result, True)
         return
     for entry in result["ratios"]:
+        where = "".join(f", {entry[key]}" for key in ("work", "source") if key in entry)
+        threads = f", {entry['threads']} threads" if "threads" in entry else ""
+        fastest = " (the fastest peer)" if entry.get("fastest_peer") else ""
         spread = f"rounds {entry['min']:.2f} to {entry['max']:.2f}"
-        print(f"{entry['ours']} / {entry['theirs']}: {entry['ratio']:.2f} ({spread})")
+        print(f"{entry['ours']} / {entry['theirs']}{fastest}{where}{threads}: {entry['ratio']:.2f} ({spread})")
+
+
+def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: labels only where they differ, figures only where somebody has them."""
+    labels = [key for key in _LABELS if len({entry[key] for entry in results}) > 1]
+    further = [column for column in _COLUMNS if any(entry.get(column[0]) is not None for entry in results)]
+    rows = []
+    for entry in results:
+        row = [entry["name"], *(str(entry[key]) for key in labels)]
+        if "error" in entry:
+            rows.append([*row, entry["error"], *[""] * (2 + len(further))])
+            continue
+        row += [f"{entry[key]:,.0f}" for key in ("median", "min", "max")]
+        for key, _, factor, decimals in further:
+            row.append("" if entry.get(key) is None else f"{entry[key] * factor:,.{decimals}f}")
+        rows.append(row)
+    return ["name", *labels, "median", "min", "max", *(heading for _, heading, _, _ in further)], rows

@@ -1,6 +1,8 @@
 """The benchmark's machinery with contestants of our own, and one real round of the conversion."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,6 +63,22 @@ def test_a_contestant_that_hangs_is_stopped_with_its_workers(tmp_path: Path) -> 
     while time.monotonic() < deadline and _runs(worker):
         time.sleep(0.05)
     assert not _runs(worker)
+
+
+def test_sigterm_ends_the_contestant_as_well(tmp_path: Path) -> None:
+    note = tmp_path / "contestant"
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    driver = (
+        "import sys; from fasttrain.tools.bench.measure import Contestant, interleaved; "
+        f"interleaved([Contestant('hangs', {{}}, [sys.executable, '-c', {code!r}], 'images/s')], 1, 60)"
+    )
+    harness = subprocess.Popen([sys.executable, "-c", driver])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (note.exists() and note.read_text()):
+        time.sleep(0.05)
+    harness.terminate()
+    assert harness.wait(30) == 128 + signal.SIGTERM
+    assert not _runs(int(note.read_text()))
 
 
 def _runs(process: int) -> bool:

@@ -74,7 +74,9 @@ def bench_conversion(
         "quality": quality,
         "results": [outcome.as_json() for outcome in outcomes],
         "ratios": [entry for entry in ratios if entry is not None],
-        "missing": [] if _has_ffcv() else ["ffcv"],
+        "missing": []
+        if _has_ffcv()
+        else ["ffcv: ffcv is not installed (pip install ffcv numba opencv-python-headless)"],
     }
 
 

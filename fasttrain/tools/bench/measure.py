@@ -10,7 +10,9 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +21,19 @@ from typing import Any
 from fasttrain.base.console import say
 from fasttrain.base.process import available_cores
 
-SHOWN_PACKAGES = ("fasttrain", "numpy", "pillow", "torch", "torchvision", "timm", "ffcv", "opencv-python-headless")
+SHOWN_PACKAGES = (
+    "fasttrain",
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
+    "timm",
+    "ffcv",
+    "opencv-python-headless",
+    "simplejpeg",
+    "webdataset",
+    "nvidia-dali-cuda130",
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Outcome:
 
     contestant: Contestant
     rounds: list[float] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
+    extras: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -58,39 +72,49 @@ class Outcome:
             "max": round(max(self.rounds), 1),
             "rounds": [round(value, 1) for value in self.rounds],
         }
-        return {**who, **figures, **self.extra}
+        return {**who, **figures, **self._middle_extras()}
+
+    def _middle_extras(self) -> dict[str, Any]:
+        """Of each further figure the (lower) median of the rounds."""
+        found = {key: [extra[key] for extra in self.extras] for key in self.extras[0]}
+        return {key: None if None in values else statistics.median_low(values) for key, values in found.items()}
 
 
 def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float) -> list[Outcome]:
     """Run every contestant once a round. One that fails or takes longer than `timeout_s` is not run again."""
     outcomes = [Outcome(contestant) for contestant in contestants]
-    for turn in range(rounds):
-        start = turn % len(outcomes)
-        for outcome in outcomes[start:] + outcomes[:start]:
-            if outcome.error is None:
-                _run(outcome, timeout_s)
-                last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
-                say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")
+    with _ended_by_sigterm():
+        for turn in range(rounds):
+            start = turn % len(outcomes)
+            for outcome in outcomes[start:] + outcomes[:start]:
+                if outcome.error is None:
+                    _run(outcome, timeout_s)
+                    last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
+                    say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")
     return outcomes
 
 
-def _run(outcome: Outcome, timeout_s: float) -> None:
-    # A session of its own, so that a contestant that hangs is stopped with all the processes that it started.
-    child = subprocess.Popen(
-        outcome.contestant.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        printed, complaints = child.communicate(timeout=timeout_s)
-    except BaseException as error:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        outcome.error = f"took longer than {timeout_s:g} s and was stopped"
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the benchmark as Ctrl-C does: with the contestant at work, and without its scratch folder."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    if child.returncode:
-        lines = complaints.strip().splitlines()
-        outcome.error = f"exit code {child.returncode}: {lines[-1] if lines else 'no message'}"
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(outcome: Outcome, timeout_s: float) -> None:
+    printed, error = run_to_end(outcome.contestant.command, timeout_s)
+    if error is not None:
+        outcome.error = error
         return
     try:
         figures = json.loads(printed.strip().splitlines()[-1])
@@ -98,7 +122,27 @@ def _run(outcome: Outcome, timeout_s: float) -> None:
     except (IndexError, ValueError, KeyError, AttributeError):
         outcome.error = "ended without printing its figures"
         return
-    outcome.extra = figures
+    outcome.extras.append(figures)
+
+
+def run_to_end(command: list[str], timeout_s: float) -> tuple[str, str | None]:
+    """Run a process: what it printed, and what went wrong (None if nothing did).
+
+    It gets a session of its own, so that one that hangs is stopped with all the processes that it started.
+    """
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        printed, complaints = child.communicate(timeout=timeout_s)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return "", f"took longer than {timeout_s:g} s and was stopped"
+    if child.returncode:
+        lines = complaints.strip().splitlines()
+        return printed, f"exit code {child.returncode}: {lines[-1] if lines else 'no message'}"
+    return printed, None
 
 
 def ratio(outcomes: Sequence[Outcome], ours: str, theirs: str) -> dict[str, Any] | None:

@@ -1,0 +1,55 @@
+"""This package's Loader, by backend: ``ours:NAME`` runs the backend NAME."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from fasttrain.loading.loader import BACKENDS, Loader
+from fasttrain.loading.views import View, eval_view, train_view
+from fasttrain.tools.bench.loader_job import EVAL_CROP_PCT, LoaderJob
+
+REFERENCE = "portable"
+COMPARED = 64
+
+
+def view_of(job: LoaderJob) -> View:
+    """The view that the job asks for."""
+    if job.train:
+        return train_view(job.size, scale=tuple(job.scale))
+    return eval_view(job.size, crop_pct=EVAL_CROP_PCT, interpolation="bilinear")
+
+
+def __getattr__(name: str) -> Callable[[LoaderJob], Iterator[torch.Tensor]]:
+    if name not in BACKENDS:
+        raise AttributeError(name)
+    return lambda job: _images(job, name)
+
+
+def _images(job: LoaderJob, backend: str) -> Iterator[torch.Tensor]:
+    loader = Loader(
+        [job.beton] * job.passes,
+        job.batch_size,
+        view=view_of(job),
+        dtype=getattr(torch, job.dtype),
+        threads=job.threads,
+        backend=backend,
+    )
+    with loader:
+        for batch in loader:
+            yield batch.images
+
+
+def further_figures(job: LoaderJob, backend: str) -> dict[str, Any]:
+    """psnr_mean: mean PSNR in dB of the first images against the reference backend's, which has the same views."""
+    if backend == REFERENCE:
+        return {}
+    batches = []
+    for name in (backend, REFERENCE):
+        with Loader(
+            job.beton, min(COMPARED, job.images), view=view_of(job), threads=job.threads, backend=name
+        ) as loader:
+            batches.append(next(iter(loader)).images)
+    std = torch.tensor(view_of(job).std).view(1, 3, 1, 1)
+    errors = ((batches[0] - batches[1]) * std).square().mean((1, 2, 3)).clamp(min=1e-10)
+    return {"psnr_mean": round(float((-10 * errors.log10()).mean()), 2)}

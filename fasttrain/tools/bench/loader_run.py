@@ -1,0 +1,119 @@
+"""A process that runs one contestant of the loader benchmark once: ``python -m … JOB.json``."""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fasttrain.base.errors import FasttrainError
+from fasttrain.tools.bench.loader_job import LoaderJob
+from fasttrain.tools.bench.memory import PeakMemory, descendants
+
+MEAN_TOLERANCE = 0.35  # of normalised values; pixels that were not normalised are off by 1 and more
+STD_TOLERANCE = 1.5  # as a factor
+
+
+class WrongOutputError(FasttrainError):
+    """A contestant's batches are not what was asked for."""
+
+
+class OutputCheck:
+    """Looks at every batch: shape and dtype, and a sixty-fourth of its pixels for the statistics at the end."""
+
+    def __init__(self, job: LoaderJob) -> None:
+        self._job = job
+        self._shape = (job.batch_size, 3, job.size, job.size)
+        self._dtype = getattr(torch, job.dtype)
+        self._samples: list[torch.Tensor] = []
+
+    def __call__(self, batch: torch.Tensor) -> None:
+        """Take a batch in.
+
+        Raises:
+            WrongOutputError: shape, dtype or a value that is not finite.
+        """
+        if tuple(batch.shape) != self._shape or batch.dtype != self._dtype:
+            raise WrongOutputError(
+                f"its batches are {tuple(batch.shape)} {batch.dtype}, and not {self._shape} {self._dtype}"
+            )
+        if not self._samples and not torch.isfinite(batch).all():
+            raise WrongOutputError("its first batch holds values that are not finite")
+        self._samples.append(batch[:, :, ::8, ::8].clone())
+
+    def finish(self) -> None:
+        """Compare mean and standard deviation with the images'.
+
+        Raises:
+            WrongOutputError: they are off by more than random crops explain.
+        """
+        pixels = torch.cat(self._samples).float()
+        if not torch.isfinite(pixels).all():
+            raise WrongOutputError("its batches hold values that are not finite")
+        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+        for channel, (expected, spread) in enumerate(zip(self._job.mean, self._job.std, strict=True)):
+            found, width = float(mean[channel]), float(std[channel])
+            if abs(found - expected) > MEAN_TOLERANCE or not 1 / STD_TOLERANCE < width / spread < STD_TOLERANCE:
+                raise WrongOutputError(
+                    f"channel {channel} of its images has mean {found:.2f} and standard deviation {width:.2f}, "
+                    f"the images themselves {expected:.2f} and {spread:.2f}"
+                )
+
+
+def main() -> None:
+    """Measure, check, and print the figures."""
+    job = LoaderJob.read(Path(sys.argv[1]))
+    code = 1
+    try:
+        print(json.dumps(run(job)), flush=True)
+        code = 0
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"{type(error).__name__}: {message}", file=sys.stderr, flush=True)
+    finally:
+        # Some peers hang when they are taken down half-way, and their workers would hold the pipes open.
+        for process in descendants(os.getpid()):
+            os.kill(process, signal.SIGKILL)
+        os._exit(code)
+
+
+def run(job: LoaderJob) -> dict[str, Any]:
+    """Time one contestant.
+
+    Returns:
+        value: images/s after the warm-up; first_batch_s: from making the loader, with imports done; peak_bytes: memory
+        above that of the imports, None where the system does not tell; further figures of the contestant's own.
+    """
+    module_name, _, function = job.function.partition(":")
+    module = importlib.import_module(module_name)  # before the clock starts
+    torch.set_num_threads(job.threads)
+    check, memory = OutputCheck(job), PeakMemory()
+    started = time.monotonic()
+    batches: Iterator[torch.Tensor] = iter(getattr(module, function)(job))
+    first_s = begun = 0.0
+    for number in range(job.warmup + job.counted):
+        batch = next(batches, None)
+        if batch is None:
+            raise WrongOutputError(f"it ended after {number} of {job.warmup + job.counted} batches")
+        if number == 0:
+            first_s = time.monotonic() - started
+        check(batch)
+        del batch  # a loader may want its memory back
+        if number + 1 == job.warmup:
+            begun = time.monotonic()
+    seconds = time.monotonic() - begun
+    peak = memory.stop()
+    check.finish()
+    figures = {"value": job.counted * job.batch_size / seconds, "first_batch_s": round(first_s, 3), "peak_bytes": peak}
+    further = getattr(module, "further_figures", None)
+    return figures if further is None else {**figures, **further(job, function)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The loader benchmark: a real round on small images, and contestants that hang, fail or cheat."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fasttrain.base.errors import ConfigError
+from fasttrain.tools.bench import loader_job
+from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
+from fasttrain.tools.bench.loader_job import Entrant, LoaderJob
+
+# 24 images, 5 times, in batches of 8: 4 batches of warm-up, 7 counted, 4 behind them.
+SMALL = LoaderBench(size=32, batch_size=8, threads=(1,), rounds=1, repeat=5)
+
+OTHERS = """
+import sys, time
+import torch
+
+def batches(job, fill):
+    while True:
+        yield fill(torch.full((job.batch_size, 3, job.size, job.size), 0.0))
+
+def hangs(job):
+    print("waiting", file=sys.stderr)
+    time.sleep(60)
+    yield
+
+def fails(job):
+    print("a first line", file=sys.stderr)
+    raise OSError("no more\\nimages")
+
+def ends(job):
+    yield from (batch for batch, _ in zip(batches(job, lambda zeros: zeros), range(5)))
+
+def zeros(job):
+    return batches(job, lambda zeros: zeros)
+
+def endless(job):
+    return batches(job, lambda zeros: zeros / 0)
+
+def bytes_only(job):
+    return batches(job, lambda zeros: zeros.byte())
+"""
+
+
+@pytest.fixture
+def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of contestants that must not win."""
+    (tmp_path / "other_loaders.py").write_text(OTHERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    names = ["hangs", "fails", "ends", "zeros", "endless", "bytes_only"]
+    peers = tuple(Entrant(name, f"other_loaders:{name}", "jpeg", ("train",)) for name in names)
+    monkeypatch.setattr(loader_job, "PEERS", (*peers, Entrant("absent", "", "jpeg", ("train",), ("no_such_peer",))))
+    return names
+
+
+def test_a_real_round_beside_a_peer(colour_tree: Path, tmp_path: Path) -> None:
+    settings = replace(SMALL, only=("portable", "torchvision-v2"), scratch=tmp_path)
+    result = bench_loader(colour_tree, settings)
+    json.dumps(result)
+    assert result["images"] == 24 and result["mean_bytes"] > 500 and result["batch_size"] == 8
+    assert [(entry["name"], entry["work"]) for entry in result["results"]] == [
+        ("portable", "train"),
+        ("torchvision-v2", "train"),
+    ]
+    for entry in result["results"]:
+        assert "error" not in entry, entry
+        assert (entry["unit"], entry["source"], entry["dtype"], entry["threads"]) == ("images/s", "jpeg", "float32", 1)
+        assert 0 < entry["min"] <= entry["median"] <= entry["max"] and entry["first_batch_s"] > 0
+        assert entry["peak_bytes"] is None or entry["peak_bytes"] > 0
+    assert [(entry["ours"], entry["theirs"], entry["work"], entry["fastest_peer"]) for entry in result["ratios"]] == [
+        ("portable", "torchvision-v2", "train", True)
+    ]
+    assert not list(tmp_path.iterdir())  # nothing is left in the scratch folder
+
+
+def test_eval_pixels_and_half_precision(colour_tree: Path) -> None:
+    settings = replace(SMALL, only=("portable",), works=("eval", "raw"), dtype="float16")
+    result = bench_loader(colour_tree, settings)
+    assert [(entry["work"], entry["source"], entry["dtype"]) for entry in result["results"]] == [
+        ("eval", "jpeg", "float16"),
+        ("raw", "raw", "float16"),
+    ]
+    assert all(entry["median"] > 0 for entry in result["results"]) and result["ratios"] == []
+
+
+def test_nobody_wins_by_not_working(others: list[str], colour_tree: Path) -> None:
+    result = bench_loader(colour_tree, replace(SMALL, only=[name for name in others if name != "hangs"]))
+    errors = {entry["name"]: entry["error"] for entry in result["results"]}
+    assert errors["fails"] == "exit code 1: OSError: no more images"
+    assert "it ended after 5 of 11 batches" in errors["ends"]
+    assert "channel 0 of its images has mean 0.00 and standard deviation 0.00" in errors["zeros"]
+    assert "its first batch holds values that are not finite" in errors["endless"]
+    assert "torch.uint8, and not (8, 3, 32, 32) torch.float32" in errors["bytes_only"]
+    assert result["ratios"] == []
+    assert [entry for entry in result["missing"] if entry.startswith("absent")] == [
+        "absent: no_such_peer is not installed (pip install no_such_peer)"
+    ]
+
+
+@pytest.mark.usefixtures("others")
+def test_one_that_hangs_is_stopped(colour_tree: Path) -> None:
+    result = bench_loader(colour_tree, replace(SMALL, only=["hangs"], rounds=2, timeout_s=1.0))
+    assert result["results"][0]["error"] == "took longer than 1 s and was stopped"
+
+
+def test_each_contestant_that_is_installed_can_be_imported() -> None:
+    for entrant in loader_job.choose(loader_job.entrants(["portable"]), ()):
+        module, _, _ = entrant.function.partition(":")
+        assert importlib.util.find_spec(module) is not None
+        assert entrant.ours or entrant.source in ("jpeg", "jpeg-ffcv", "raw")
+
+
+def test_a_job_survives_its_file(tmp_path: Path) -> None:
+    job = LoaderJob(
+        "m:f", "eval", 224, (0.08, 1.0), "float32", 8, 1, 4, 7, 5, 24, "f", "t", "b", "j", (0.0,) * 3, (1.0,) * 3
+    )
+    job.write(tmp_path / "job.json")
+    assert LoaderJob.read(tmp_path / "job.json") == job
+    assert job.short_side == 256 and not job.train
+
+
+def test_numbers_of_workers() -> None:
+    assert [curve_of(most) for most in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"works": ("test",)}, "there is no work 'test'; choose of train, eval, raw"),
+        ({"dtype": "int8"}, "there is no dtype 'int8'"),
+        ({"backends": ("x",)}, "there is no backend 'x'; choose of .*portable"),
+        ({"scale": (1.0, 0.5)}, "the smaller one first"),
+        ({"only": ("x",)}, "no contestant is named 'x' here; there are: .*torchvision-v1"),
+        ({"only": ("torchvision-v1",), "works": ("raw",)}, "no chosen contestant does the work 'raw'"),
+        ({"only": ("portable",), "repeat": 1}, "24 images, 1 times, are too few batches of 8: use a larger --repeat"),
+    ],
+)
+def test_what_cannot_be_measured(settings: dict[str, object], message: str, colour_tree: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bench_loader(colour_tree, replace(SMALL, **settings))  # type: ignore[arg-type]
+
+
+def test_a_peer_that_is_named_must_be_installed(others: list[str], colour_tree: Path) -> None:
+    with pytest.raises(ConfigError, match="absent takes no part: no_such_peer is not installed"):
+        bench_loader(colour_tree, replace(SMALL, only=["absent"]))
