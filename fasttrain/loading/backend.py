@@ -70,24 +70,27 @@ def _native(dataset: ImageDataset, threads: int, decode: Decode) -> Backend:
 BACKENDS: dict[str, Callable[[ImageDataset, int, Decode], Backend]] = {"native": _native, "portable": _portable}
 
 
+def available_backends() -> tuple[str, ...]:
+    """The backends that can run here, the one that ``auto`` means first."""
+    from fasttrain.kernels.loading import loading_available
+
+    return tuple(name for name in BACKENDS if name != "native" or loading_available())
+
+
 def choose_backend(name: str, decode: str) -> Callable[[ImageDataset, int], Backend]:
     """What makes the backend `name`; ``auto`` is ``native`` where that was built, else ``portable``.
 
     Raises:
         LoaderError: there is no such backend, or not here, or no such way to decode.
     """
-    from fasttrain.kernels.loading import loading_available
-
     if name != "auto" and name not in BACKENDS:
         raise LoaderError(f"there is no loader backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
     if decode not in ("exact", "fast"):
         raise LoaderError(f"decode must be 'exact' or 'fast', not {decode!r}")
-    if name == "native" and not loading_available():
+    if name != "auto" and name not in available_backends():
         raise LoaderError(
             "the native loader backend was not built; install a C++ compiler and libjpeg's headers "
             "(apt-get install build-essential libjpeg-dev) and reinstall, or use backend='portable'"
         )
-    if name == "auto":
-        name = "native" if loading_available() else "portable"
-    make = BACKENDS[name]
+    make = BACKENDS[available_backends()[0] if name == "auto" else name]
     return lambda dataset, threads: make(dataset, threads, "fast" if decode == "fast" else "exact")

@@ -94,7 +94,7 @@ def bench_loader(source: Path, settings: LoaderBench | None = None) -> dict[str,
 
 def _contestants(settings: LoaderBench) -> tuple[list[Entrant], list[Entrant]]:
     """All that there are and the chosen ones, after a look at the settings."""
-    from fasttrain.loading.loader import BACKENDS
+    from fasttrain.loading.backend import BACKENDS, available_backends
 
     for what, values, allowed in (
         ("work", settings.works, WORKS),
@@ -106,7 +106,7 @@ def _contestants(settings: LoaderBench) -> tuple[list[Entrant], list[Entrant]]:
             raise ConfigError(f"there is no {what} {wrong[0]!r}; choose of {', '.join(allowed)}")
     if not 0 < settings.scale[0] <= settings.scale[1] <= 1:
         raise ConfigError(f"scale must be two shares of the area, the smaller one first, not {settings.scale}")
-    known = entrants(settings.backends or tuple(BACKENDS))
+    known = entrants(settings.backends or available_backends())
     chosen = choose(known, settings.only)
     for work in settings.works:
         if not any(work in entrant.works for entrant in chosen):

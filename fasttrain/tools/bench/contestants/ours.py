@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from fasttrain.loading.loader import BACKENDS, Loader
+from fasttrain.loading.backend import BACKENDS
+from fasttrain.loading.loader import Loader
 from fasttrain.loading.views import View, eval_view, train_view
 from fasttrain.tools.bench.loader_job import EVAL_CROP_PCT, LoaderJob
 
