@@ -1,6 +1,6 @@
 """Loading beside the peers: `fasttrain bench loader`, its figures kept in ``benchmarks/results/``, each with a plot.
 
-python benchmarks/loader.py FOLDER_OF_PHOTOS [--rounds 5] [--only SET] [--limit N] [--batch-size 256]
+python benchmarks/loader.py FOLDER_OF_PHOTOS [--rounds 5] [--only SET] [--contestant NAME] [--limit N] [--batch-size 256]
 """
 
 import argparse
@@ -28,12 +28,19 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", choices=list(SETS), help="a set; may be given again")
+    parser.add_argument("--contestant", action="append", default=[], help="only this one; may be given again")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     for name in given.only or SETS:
-        settings = replace(SETS[name], rounds=given.rounds, limit=given.limit, batch_size=given.batch_size)
+        chosen = {
+            "rounds": given.rounds,
+            "limit": given.limit,
+            "batch_size": given.batch_size,
+            "only": given.contestant,
+        }
+        settings = replace(SETS[name], **chosen)
         result = bench_loader(given.photos, settings)
         path = given.results / f"loader_{name}.json"
         path.write_text(json.dumps(result, indent=2) + "\n")
