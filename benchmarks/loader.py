@@ -1,6 +1,6 @@
 """Loading beside the peers: `fasttrain bench loader`, its figures kept in ``benchmarks/results/``, each with a plot.
 
-python benchmarks/loader.py FOLDER_OF_PHOTOS [--rounds 5] [--only SET] [--contestant NAME] [--limit N] [--batch-size 256]
+python benchmarks/loader.py PHOTOS [--rounds 5] [--only SET] [--contestant NAME] [--limit N] [--batch-size 256]
 """
 
 import argparse
