@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pybind11
+from pybind11.setup_helpers import ParallelCompile
 from setuptools import Extension, find_packages, setup
 
 MAPPED_FOLDERS = {"fasttrain.kernels": "kernels", "fasttrain.beton_build": "beton_build"}
@@ -43,6 +44,8 @@ native = Extension(
     # Without a compiler or libjpeg's headers, Pillow does the work, only slower. A wheel is to have it.
     optional=not STATIC_JPEG,
 )
+
+ParallelCompile(default=0).install()  # with all cores, a file each
 
 setup(
     packages=packages,
