@@ -85,8 +85,8 @@ class Kept:
 
     Attributes:
         pixels: flat, writable uint8.
-        offsets: (B,) int64, where the (height, width, 3) pixels of each sample go; -1 for nowhere. Of the samples of one
-            batch, and of all batches that are being filled, no two may go to the same place.
+        offsets: (B,) int64, where the (height, width, 3) pixels of each sample go; -1 for nowhere. No two samples of
+            the batches that are being filled may go to the same place.
     """
 
     pixels: np.ndarray

@@ -62,6 +62,8 @@ class Loader:
         indices: part of the data set, as rows or as string ids.
         rank, world: this process among how many; by default torchrun's.
         prefetch: batches filled ahead.
+        views: different views of each sample, all from one decoding of it, as contrastive learning wants them; the
+            images of a batch are then (views, B, 3, H, W). The first is what a loader with one view gives.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
             was built. Order and views are the same, bit for bit; pixels agree within rounding.
         decode: ``exact``, or ``fast``: the native backend then decodes JPEGs that are at least twice as large as their
@@ -98,6 +100,7 @@ class Loader:
         rank: int | None = None,
         world: int | None = None,
         prefetch: int = 2,
+        views: int = 1,
         backend: Literal["auto", "native", "portable"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
     ) -> None:
@@ -105,9 +108,12 @@ class Loader:
             raise LoaderError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         make_backend = choose_backend(backend, decode)
         threads = process.default_threads() if threads is None else threads
-        if min(threads, prefetch, window) < 1:
-            raise LoaderError(f"threads, prefetch and window must be at least 1, not {threads}, {prefetch}, {window}")
+        for name, value in {"threads": threads, "prefetch": prefetch, "window": window, "views": views}.items():
+            if value < 1:
+                raise LoaderError(f"{name} must be at least 1, not {value}")
         self.view = view if view is not None else train_view()
+        if views > 1 and not isinstance(self.view, TrainView):
+            raise LoaderError("an eval view is the same each time; use views with a train view")
         self.device = torch.device(device)
         self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
         self.skipped: list[tuple[str, str]] = []
@@ -135,7 +141,7 @@ class Loader:
             raise
         self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
         self._planner = Planner(
-            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window
+            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window, views
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         self._backend = make_backend(self.dataset, threads)
@@ -275,22 +281,22 @@ class Loader:
         plan, valid = filled.planned.plan, filled.planned.wanted
         errors = dict(filled.planned.unreadable)
         for position, error in sorted(filled.filling.result().items()):
-            errors[position] = self._image_error(plan.rows[position], error)
+            errors[position] = self._image_error(plan.samples[position], error)
             if self.on_error == "raise":
                 raise errors[position]
         for position, reason in errors.items():
             valid[position] = False
-            self._note_skipped(int(plan.rows[position]), reason)
-        self._stage.blank(filled.pixels, ~valid)
-        labels = np.where(plan.padded, -1, self.dataset.labels[plan.rows])
+            self._note_skipped(int(plan.samples[position]), reason)
+        self._stage.blank(filled.pixels, np.tile(~valid, plan.views))
+        labels = np.where(plan.padded, -1, self.dataset.labels[plan.samples])
         images, *rest = self._stage.run(
             filled.pixels,
             plan.jitter,
             torch.from_numpy(labels.astype(np.int64)),
-            torch.from_numpy(plan.rows),
+            torch.from_numpy(plan.samples),
             torch.from_numpy(valid),
         )
-        return Batch(images, *rest)
+        return Batch(images if plan.views == 1 else images.unflatten(0, (plan.views, -1)), *rest)
 
     def _image_error(self, row: int, error: Exception) -> ImageError:
         """`error` if it is the image's fault.

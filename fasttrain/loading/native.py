@@ -44,7 +44,7 @@ class NativeBackend:
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> "NativeFilling":
-        rows = np.where(wanted, plan.rows, plan.rows[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
+        rows = np.where(wanted, plan.samples, plan.samples[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
         others = ~wanted
         if self._odd:
             others |= np.fromiter((row in self._odd for row in rows.tolist()), bool, len(rows))
@@ -85,27 +85,27 @@ class NativeFilling:
     ) -> None:
         self._backend, self._plan, self._out, self._normalisation = backend, plan, out, normalisation
         self._native: NativeHandle | None = None
-        self._wanted = np.zeros(len(plan.rows), bool)  # of the native threads
+        self._wanted = np.zeros(len(plan.samples), bool)  # of the native threads
         self._portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = []
 
-    def start(self, native: NativeHandle, entries: np.ndarray) -> None:
-        """`entries` ((B,) bool) are in the native threads' hands."""
-        self._native, self._wanted = native, entries
+    def start(self, native: NativeHandle, samples: np.ndarray) -> None:
+        """`samples` ((B,) bool) are in the native threads' hands."""
+        self._native, self._wanted = native, samples
 
-    def hand_over(self, entries: np.ndarray) -> None:
-        """Have `entries` ((B,) bool) done the portable way."""
-        if entries.any():
+    def hand_over(self, samples: np.ndarray) -> None:
+        """Have `samples` ((B,) bool) done the portable way."""
+        if samples.any():
             pixels = torch.empty(self._out.shape, dtype=torch.uint8)
-            self._portable.append((entries, pixels, self._backend.portable().submit(self._plan, entries, pixels)))
-            self._backend.handed_over += int(entries.sum())
+            self._portable.append((samples, pixels, self._backend.portable().submit(self._plan, samples, pixels)))
+            self._backend.handed_over += int(samples.sum())
 
     def result(self) -> dict[int, Exception]:
         failures = self._native_result()
-        for entries, pixels, filling in self._portable:
+        for samples, pixels, filling in self._portable:
             failed = filling.result()
-            entries = entries.copy()
-            entries[list(failed)] = False
-            self._store(entries, pixels)
+            samples = samples.copy()
+            samples[list(failed)] = False
+            self._store(np.tile(samples, self._plan.views), pixels)
             failures |= failed
         return failures
 
@@ -115,17 +115,17 @@ class NativeFilling:
         self._native.wait()
         outcomes, reasons = self._native.outcomes()
         left = self._wanted & (outcomes == NOT_HANDLED)
-        self._backend.note_odd(self._plan.rows[left])
+        self._backend.note_odd(self._plan.samples[left])
         self.hand_over(left)
         failures: dict[int, Exception] = {
-            position: self._backend.image_error(int(self._plan.rows[position]), reasons[position])
+            position: self._backend.image_error(int(self._plan.samples[position]), reasons[position])
             for position in np.flatnonzero(self._wanted & (outcomes == FAILED)).tolist()
         }
         dropped = self._wanted & ~np.isin(outcomes, (DONE, NOT_HANDLED, FAILED))
         return failures | {position: CancelledError() for position in np.flatnonzero(dropped).tolist()}
 
     def _store(self, entries: np.ndarray, pixels: Tensor) -> None:
-        """Bring `entries` of uint8 `pixels` into the batch's own format."""
+        """Bring `entries` ((E,) bool) of uint8 `pixels` into the batch's own format."""
         for position in np.flatnonzero(entries).tolist():
             values = pixels[position]
             if self._normalisation is not None:
