@@ -1,7 +1,7 @@
 """Fills batches of a loader natively: threads that decode, crop, resize, normalise and store without Python."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,20 @@ def stored_elsewhere(count: int) -> Sources:
     numbers = np.zeros((3, count), np.int64)
     sizes = np.ones((count, 2), np.int64)
     return Sources(np.zeros(count, np.uint8), [], numbers[0], numbers[1], numbers[2], [None] * count, sizes)
+
+
+def gather(count: int, parts: Sequence[tuple[np.ndarray, Sources]]) -> Sources:
+    """`Sources` of `count` samples from those of parts of them, each with its positions ((n,) int64) among all."""
+    whole, buffers = stored_elsewhere(count), list[Buffer]()
+    paths: list[bytes | None] = list(whole.paths)
+    for positions, sources in parts:
+        whole.stored[positions], whole.sizes[positions] = sources.stored, sources.sizes
+        whole.offsets[positions], whole.lengths[positions] = sources.offsets, sources.lengths
+        whole.buffer[positions] = sources.buffer + len(buffers)
+        buffers += sources.buffers
+        for position, path in zip(positions.tolist(), sources.paths, strict=True):
+            paths[position] = path
+    return replace(whole, buffers=buffers, paths=paths)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ import torch
 import xxhash
 
 from fasttrain.base import process
+from fasttrain.base.console import say
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.loading.backend import Filling, choose_backend
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.planner import PlannedBatch, Planner
+from fasttrain.loading.resident import ResidentDataset
 from fasttrain.loading.sampler import Partition, Rest
 from fasttrain.loading.views import TrainView, View, train_view
 
@@ -64,6 +67,9 @@ class Loader:
         prefetch: batches filled ahead.
         views: different views of each sample, all from one decoding of it, as contrastive learning wants them; the
             images of a batch are then (views, B, 3, H, W). The first is what a loader with one view gives.
+        memory_budget: memory of this machine for images, in bytes, as ``8GB``, or ``auto`` for three quarters of what
+            is available. What fits decides: decoded images that stay in memory, the page cache, or the windowed order;
+            one line says which (see `fasttrain.loading.memory_plan.MemoryPlan`). None: the page cache, as it comes.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
             was built. Order and views are the same, bit for bit; pixels agree within rounding.
         decode: ``exact``, or ``fast``: the native backend then decodes JPEGs that are at least twice as large as their
@@ -75,6 +81,7 @@ class Loader:
         dataset, view, device, batch_size: as given.
         class_names: names of the labels, None if unknown.
         num_samples: samples of an epoch: of the data set or of `indices`, or `Sampling.draws`.
+        memory_plan: what `memory_budget` came to, None without one.
         skipped: (string id, error) of each sample left out so far.
 
     Raises:
@@ -101,6 +108,7 @@ class Loader:
         world: int | None = None,
         prefetch: int = 2,
         views: int = 1,
+        memory_budget: int | str | None = None,
         backend: Literal["auto", "native", "portable"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
     ) -> None:
@@ -123,7 +131,12 @@ class Loader:
         self.dataset = open_dataset(data)
         try:
             self._rows = select_rows(self.dataset, indices)
-            order = order or ("random" if isinstance(self.view, TrainView) else "sequential")
+            if order is None and not isinstance(self.view, TrainView):
+                order = "sequential"
+            self.memory_plan: MemoryPlan | None = None
+            if memory_budget is not None:
+                order = self._use_memory(memory_budget, order)
+            order = order or "random"
             sampling = sampling or Sampling()
             weights = sampling.weights_of(self.dataset, self._rows)
             if order == "sequential" and (weights is not None or rest != "drop"):
@@ -147,6 +160,16 @@ class Loader:
         self._backend = make_backend(self.dataset, threads)
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
+
+    def _use_memory(self, budget: int | str, order: Order | None) -> Order | None:
+        """Plan the use of memory, say how, and begin with it: the order that the plan wants."""
+        self.memory_plan = plan = plan_memory(self.dataset, self._rows, budget, order)
+        say(str(plan))
+        if plan.mode == "resident":
+            self.dataset = ResidentDataset(self.dataset, self._rows)
+        if plan.window is not None:
+            self._window = plan.window
+        return "windowed" if plan.mode == "windowed" else order
 
     # --- what it is -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasttrain.kernels.loading import DONE, FAILED, NOT_HANDLED, OTHER, BatchPool, Geometry, PixelFormat, PixelType
+from fasttrain.kernels.loading import (
+    DONE,
+    FAILED,
+    JPEG,
+    JPEG_FILE,
+    NOT_HANDLED,
+    OTHER,
+    RAW,
+    BatchPool,
+    Geometry,
+    Kept,
+    PixelFormat,
+    PixelType,
+)
 from fasttrain.kernels.loading import Filling as NativeHandle
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dataset import ImageDataset
@@ -35,7 +48,7 @@ class NativeBackend:
     normalises = True
 
     def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False) -> None:
-        self._dataset, self._threads, self._fast = dataset, threads, fast
+        self._dataset, self._threads, self._fast = dataset, threads, fast and not dataset.keeps_images
         self._pool = BatchPool(threads)
         self._portable: PortableBackend | None = None  # made when it is first needed
         self._odd: set[int] = set()  # rows that are known to need it
@@ -45,18 +58,22 @@ class NativeBackend:
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> "NativeFilling":
         rows = np.where(wanted, plan.samples, plan.samples[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
-        others = ~wanted
-        if self._odd:
-            others |= np.fromiter((row in self._odd for row in rows.tolist()), bool, len(rows))
         filling = NativeFilling(self, plan, out, normalisation)
         if wanted.any():
             sources = self._dataset.stored(rows)
-            sources.stored[others] = OTHER
+            sources.stored[~wanted | (self._is_odd(rows) & (sources.stored != RAW))] = OTHER
             filling.hand_over(wanted & (sources.stored == OTHER))
             geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
-            native = self._pool.submit(sources, geometry, _as_array(out), _format(out, normalisation), self._fast)
-            filling.start(native, wanted & (sources.stored != OTHER))
+            pixels = _format(out, normalisation)
+            kept = self._dataset.claim(rows, np.isin(sources.stored, (JPEG, JPEG_FILE)))
+            native = self._pool.submit(sources, geometry, _as_array(out), pixels, self._fast, kept)
+            filling.start(native, wanted & (sources.stored != OTHER), kept)
         return filling
+
+    def _is_odd(self, rows: np.ndarray) -> np.ndarray:
+        if not self._odd:
+            return np.zeros(len(rows), bool)
+        return np.fromiter((row in self._odd for row in rows.tolist()), bool, len(rows))
 
     def portable(self) -> PortableBackend:
         """Threads for what the native ones leave."""
@@ -67,6 +84,10 @@ class NativeBackend:
     def note_odd(self, rows: np.ndarray) -> None:
         """Remember `rows` that the native threads could not decode."""
         self._odd.update(rows.tolist())
+
+    def settle(self, rows: np.ndarray, done: np.ndarray) -> None:
+        """Tell the data set which of the claimed `rows` lie where they should."""
+        self._dataset.settle(rows, done)
 
     def image_error(self, row: int, reason: str) -> Exception:
         return self._dataset.image_error(row, reason)
@@ -86,11 +107,14 @@ class NativeFilling:
         self._backend, self._plan, self._out, self._normalisation = backend, plan, out, normalisation
         self._native: NativeHandle | None = None
         self._wanted = np.zeros(len(plan.samples), bool)  # of the native threads
+        self._claimed = np.zeros(len(plan.samples), bool)  # that are left in the data set's memory, too
         self._portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = []
 
-    def start(self, native: NativeHandle, samples: np.ndarray) -> None:
+    def start(self, native: NativeHandle, samples: np.ndarray, kept: Kept | None) -> None:
         """`samples` ((B,) bool) are in the native threads' hands."""
         self._native, self._wanted = native, samples
+        if kept is not None:
+            self._claimed = kept.offsets >= 0
 
     def hand_over(self, samples: np.ndarray) -> None:
         """Have `samples` ((B,) bool) done the portable way."""
@@ -114,6 +138,7 @@ class NativeFilling:
             return {}
         self._native.wait()
         outcomes, reasons = self._native.outcomes()
+        self._settle(outcomes == DONE)
         left = self._wanted & (outcomes == NOT_HANDLED)
         self._backend.note_odd(self._plan.samples[left])
         self.hand_over(left)
@@ -133,9 +158,15 @@ class NativeFilling:
                 values = values.to(torch.float32).mul_(scale).add_(shift)
             self._out[position] = values
 
+    def _settle(self, done: np.ndarray) -> None:
+        if self._claimed.any():
+            self._backend.settle(self._plan.samples[self._claimed], done[self._claimed])
+            self._claimed[:] = False
+
     def cancel(self) -> None:
         if self._native is not None:
             self._native.cancel()
+            self._settle(self._native.outcomes()[0] == DONE)
         for _, _, filling in self._portable:
             filling.cancel()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasttrain.base.errors import ImageError
-from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.dataset import ImageDataset, readable_sizes
 from fasttrain.loading.order import EpochOrder, drawn, shuffled, windowed
 from fasttrain.loading.plan import BatchPlan, plan_batch
 from fasttrain.loading.randomness import Operation, repeated_keys
@@ -92,16 +92,7 @@ class Planner:
         """Sizes (B, 2) int64, 1 x 1 for padded and unreadable entries."""
         sizes = np.ones((len(batch), 2), np.int64)
         real = np.flatnonzero(batch != PADDING)
-        try:
-            sizes[real] = self._dataset.sizes(batch[real])
-            return sizes, {}
-        except ImageError:
-            if not self._tolerant:
-                raise
-        unreadable = {}
-        for position in real.tolist():  # one by one, to tell the good from the bad
-            try:
-                sizes[position] = self._dataset.sizes(batch[position : position + 1])[0]
-            except ImageError as error:
-                unreadable[position] = error
-        return sizes, unreadable
+        sizes[real], errors = readable_sizes(self._dataset, batch[real])
+        if errors and not self._tolerant:
+            raise errors[min(errors)]
+        return sizes, {int(real[position]): error for position, error in errors.items()}
