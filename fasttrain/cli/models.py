@@ -65,6 +65,10 @@ def train(
     amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(help="Memory for images, as 8GB, or auto: keep decoded what fits, else read in windows."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
@@ -96,6 +100,7 @@ def train(
         "amp": amp,
         "device": device,
         "threads": threads,
+        "memory_budget": memory_budget,
         "seed": seed,
         "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
