@@ -17,7 +17,7 @@ def _blend(value, other, factor):
 @triton.jit
 def _rotated(high, spread, hue, n: tl.constexpr):
     k = hue + n
-    k -= 6 * tl.floor(k / 6)
+    k -= 6 * tl.floor(k * (1 / 6))
     return high - spread * tl.minimum(tl.maximum(tl.minimum(k, 4 - k), 0.0), 1.0)
 
 

@@ -138,9 +138,9 @@ def luma_kernel(
         for start in range(begin, tl.minimum(begin + LONG, PIXELS), BLOCK):
             pixel = start + tl.arange(0, BLOCK)
             place, inside = _place(pixel, own, HEIGHT, WIDTH, OUT_H, OUT_W, KIND)
-            red = tl.load(image + place * 3, mask=inside, other=0).to(tl.float32) / 255
-            green = tl.load(image + place * 3 + 1, mask=inside, other=0).to(tl.float32) / 255
-            blue = tl.load(image + place * 3 + 2, mask=inside, other=0).to(tl.float32) / 255
+            red = tl.load(image + place * 3, mask=inside, other=0).to(tl.float32) * (1 / 255)
+            green = tl.load(image + place * 3 + 1, mask=inside, other=0).to(tl.float32) * (1 / 255)
+            blue = tl.load(image + place * 3 + 2, mask=inside, other=0).to(tl.float32) * (1 / 255)
             for turn in range(turns):
                 factor = tl.load(own + _FACTORS + turn).to(tl.float32, bitcast=True)
                 red, green, blue = apply_operation(tl.load(own + turn), factor, 0.0, red, green, blue)
@@ -177,9 +177,9 @@ def jitter_kernel(
     image = _image(source, sample, own, HEIGHT, WIDTH, KIND)
     pixel = (tl.program_id(0) % BLOCKS) * BLOCK + tl.arange(0, BLOCK)
     place, inside = _place(pixel, own, HEIGHT, WIDTH, OUT_H, OUT_W, KIND)
-    red = tl.load(image + place * 3, mask=inside, other=0).to(tl.float32) / 255
-    green = tl.load(image + place * 3 + 1, mask=inside, other=0).to(tl.float32) / 255
-    blue = tl.load(image + place * 3 + 2, mask=inside, other=0).to(tl.float32) / 255
+    red = tl.load(image + place * 3, mask=inside, other=0).to(tl.float32) * (1 / 255)
+    green = tl.load(image + place * 3 + 1, mask=inside, other=0).to(tl.float32) * (1 / 255)
+    blue = tl.load(image + place * 3 + 2, mask=inside, other=0).to(tl.float32) * (1 / 255)
     mean = 0.0
     if tl.load(own + _TURN_OF_CONTRAST) < 4:
         part = tl.arange(0, PARTS_POWER)

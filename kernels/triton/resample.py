@@ -8,8 +8,8 @@ and adds it, times its weight, to every row of the tile, which stay in registers
 are filtered twice (a quarter more with bilinear and tiles of 8 rows), and read again from the cache.
 
 Weights are worked out where they are used, a handful of instructions beside three loads. The centre of a window is
-split into whole pixels and a fraction with integers, so that single precision is enough in images of any size. A weight
-is zero outside of Pillow's window by itself; their sum is divided out at the end.
+split into whole pixels and a fraction with integers (of 64 bits only where they have to be: dividing those is slow), so
+that single precision is enough in images of any size. A weight is zero outside of Pillow's window by itself; their sum is divided out at the end.
 """
 
 import numpy as np
@@ -34,11 +34,15 @@ _HFLIP, _VFLIP = tl.constexpr(11), tl.constexpr(12)
 
 
 @triton.jit
-def _centre(position, length, resized):
+def _centre(position, length, resized, WIDE: tl.constexpr):
     """Centre of an output pixel among the source pixels: the pixel that it lies in, and the fraction."""
-    numerator = (2 * position + 1).to(tl.int64) * length
+    numerator = 2 * position + 1
+    if WIDE:
+        numerator = numerator.to(tl.int64)
+    numerator *= length
     whole = numerator // (2 * resized)
-    return whole.to(tl.int32), (numerator - whole * (2 * resized)).to(tl.float32) / (2 * resized).to(tl.float32)
+    rest = numerator - whole * (2 * resized)
+    return whole.to(tl.int32), rest.to(tl.float32) / (2 * resized).to(tl.float32)
 
 
 @triton.jit
@@ -67,6 +71,7 @@ def resample_kernel(
     BICUBIC: tl.constexpr,
     PLANAR: tl.constexpr,
     ROUND: tl.constexpr,
+    WIDE: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ):
@@ -77,8 +82,8 @@ def resample_kernel(
     tile = tl.program_id(0) % TILES
     own = parameters + sample.to(tl.int64) * _FIELDS
     width, height = tl.load(own + _WIDTH), tl.load(own + _HEIGHT)
-    box_w, box_h = tl.load(own + _BOX_W), tl.load(own + _BOX_H)
-    resized_w, resized_h = tl.load(own + _RESIZED_W), tl.load(own + _RESIZED_H)
+    box_w, box_h = tl.load(own + _BOX_W).to(tl.int32), tl.load(own + _BOX_H).to(tl.int32)
+    resized_w, resized_h = tl.load(own + _RESIZED_W).to(tl.int32), tl.load(own + _RESIZED_H).to(tl.int32)
     pixel_step = 1 if PLANAR else 3
     channel_step = width * height if PLANAR else 1
     box = source + tl.load(own + _OFFSET) + (tl.load(own + _TOP) * width + tl.load(own + _LEFT)) * pixel_step
@@ -87,8 +92,8 @@ def resample_kernel(
     first_x, first_y = (tile % TILES_X) * TILE_W, (tile // TILES_X) * TILE_H
     x = tl.minimum(first_x + tl.arange(0, TILE_W), SIZE - 1)
     stretch_x = tl.maximum(box_w.to(tl.float32) / resized_w.to(tl.float32), 1.0)
-    shown_x = tl.where(tl.load(own + _HFLIP) != 0, SIZE - 1 - x, x) + tl.load(own + _WINDOW_X)
-    whole_x, part_x = _centre(shown_x, box_w, resized_w)
+    shown_x = tl.where(tl.load(own + _HFLIP) != 0, SIZE - 1 - x, x) + tl.load(own + _WINDOW_X).to(tl.int32)
+    whole_x, part_x = _centre(shown_x, box_w, resized_w, WIDE)
     first_tap = tl.maximum(whole_x + tl.floor(part_x - RADIUS * stretch_x + 0.5).to(tl.int32), 0)
     taps = (2 * RADIUS * stretch_x).to(tl.int32) + 2
     nearest = (first_tap - whole_x).to(tl.float32) + 0.5 - part_x  # of the first tap, in source pixels
@@ -97,17 +102,18 @@ def resample_kernel(
     y = tl.minimum(first_y + tl.arange(0, TILE_H), SIZE - 1)
     last_y = tl.minimum(first_y + TILE_H, SIZE) - 1
     upside_down = tl.load(own + _VFLIP) != 0
-    window_y = tl.load(own + _WINDOW_Y)
+    window_y = tl.load(own + _WINDOW_Y).to(tl.int32)
     stretch_y = tl.maximum(box_h.to(tl.float32) / resized_h.to(tl.float32), 1.0)
-    whole_y, part_y = _centre(tl.where(upside_down, SIZE - 1 - y, y) + window_y, box_h, resized_h)
-    top_y, top_part = _centre(tl.where(upside_down, SIZE - 1 - last_y, first_y) + window_y, box_h, resized_h)
-    low_y, low_part = _centre(tl.where(upside_down, SIZE - 1 - first_y, last_y) + window_y, box_h, resized_h)
+    whole_y, part_y = _centre(tl.where(upside_down, SIZE - 1 - y, y) + window_y, box_h, resized_h, WIDE)
+    top_y, top_part = _centre(tl.where(upside_down, SIZE - 1 - last_y, first_y) + window_y, box_h, resized_h, WIDE)
+    low_y, low_part = _centre(tl.where(upside_down, SIZE - 1 - first_y, last_y) + window_y, box_h, resized_h, WIDE)
     begin = tl.maximum(top_y + tl.floor(top_part - RADIUS * stretch_y + 0.5).to(tl.int32), 0)
-    end = tl.minimum(low_y + tl.floor(low_part + RADIUS * stretch_y + 0.5).to(tl.int32) + 1, box_h.to(tl.int32))
+    end = tl.minimum(low_y + tl.floor(low_part + RADIUS * stretch_y + 0.5).to(tl.int32) + 1, box_h)
 
+    shrink_x, shrink_y = 1 / stretch_x, 1 / stretch_y
     sum_x = tl.zeros([TILE_W], tl.float32)
     for k in range(taps):
-        weight = _weight((nearest + k) / stretch_x, BICUBIC)
+        weight = _weight((nearest + k) * shrink_x, BICUBIC)
         sum_x += tl.where(first_tap + k < box_w, weight, 0.0)
     sum_y = tl.zeros([TILE_H], tl.float32)
     red = tl.zeros([TILE_H, TILE_W], tl.float32)
@@ -120,12 +126,12 @@ def resample_kernel(
         row_blue = tl.zeros([TILE_W], tl.float32)
         for k in range(taps):
             inside = first_tap + k < box_w
-            weight = _weight((nearest + k) / stretch_x, BICUBIC)
+            weight = _weight((nearest + k) * shrink_x, BICUBIC)
             at = line + (first_tap + k) * pixel_step
             row_red += weight * tl.load(at, mask=inside, other=0).to(tl.float32)
             row_green += weight * tl.load(at + channel_step, mask=inside, other=0).to(tl.float32)
             row_blue += weight * tl.load(at + 2 * channel_step, mask=inside, other=0).to(tl.float32)
-        weight_y = _weight(((row - whole_y).to(tl.float32) + 0.5 - part_y) / stretch_y, BICUBIC)
+        weight_y = _weight(((row - whole_y).to(tl.float32) + 0.5 - part_y) * shrink_y, BICUBIC)
         sum_y += weight_y
         red += weight_y[:, None] * row_red[None, :]
         green += weight_y[:, None] * row_green[None, :]
@@ -168,6 +174,7 @@ def resample(images: FlatImages, geometry: Geometry, target: Target | None, out:
         BICUBIC=geometry.filter == "bicubic",
         PLANAR=images.planar,
         ROUND=target is None,
+        WIDE=bool((2 * (geometry.resized + 1) * geometry.boxes[:, 2:]).max() >= 1 << 31),
         TILE_H=_TILE_H,
         TILE_W=_TILE_W,
         num_warps=_WARPS,
