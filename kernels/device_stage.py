@@ -5,6 +5,7 @@ to one unit in the last place of float16 and bfloat16, to 1e-5 in float32 (after
 to one level, at ties, where pixels are rounded.
 """
 
+import warnings
 from functools import cache
 from typing import Literal
 
@@ -17,23 +18,37 @@ from fasttrain.kernels.pixels import Crops, FlatImages, Geometry, Jitter, Target
 Implementation = Literal["triton", "native", "plain"]
 
 
-@cache
-def triton_available() -> bool:
-    """Whether Triton can be imported. (It comes with torch for CUDA on Linux.)"""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def choose(device: torch.device) -> Implementation:
     """Which implementation works on tensors of a device."""
-    if device.type == "cuda" and torch.version.hip is None and triton_available():
+    if device.type == "cuda" and triton_works(device):
         return "triton"
     if device.type == "cpu" and device_stage_native.available():
         return "native"
     return "plain"
+
+
+@cache
+def triton_works(device: torch.device) -> bool:
+    """Whether Triton is there (torch for CUDA brings it) and can build a kernel, which takes a C compiler."""
+    try:
+        from fasttrain.kernels.triton import finish as kernels
+    except ImportError:
+        return False
+    pixel = torch.zeros((1, 1, 1, 3), dtype=torch.uint8, device=device)
+    out = torch.empty((1, 1, 1, 3), device=device)
+    try:
+        with torch.cuda.device_of(out):
+            kernels.finish(pixel, Target((1.0,) * 3, (0.0,) * 3, torch.float32), None, None, out)
+    except (
+        Exception
+    ) as error:  # of the compiler, the driver or the system: whatever it is, the work can be done without
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"Triton cannot build kernels for {device} ({reason[0]}), so plain torch prepares the images, only slower",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def finish(
@@ -122,7 +137,7 @@ def resample(
 
         dtype = torch.uint8 if direct is None else direct.dtype
         pixels = torch.empty((len(images.offsets), size, size, 3), dtype=dtype, device=images.buffer.device)
-        with _current(pixels):
+        with torch.cuda.device_of(pixels):  # Triton launches on the current device
             kernels.resample(images, geometry, direct, pixels)
     else:
         pixels = device_stage_plain.resample(images, geometry, size, direct)
@@ -157,7 +172,7 @@ def _finish(
         return out
     from fasttrain.kernels.triton import finish as kernels
 
-    with _current(out):
+    with torch.cuda.device_of(out):  # Triton launches on the current device
         kernels.finish(images, target, jitter, crops, out)
     return out
 
@@ -171,8 +186,3 @@ def _check_pixels(pixels: Tensor) -> None:
 
 def _nchw(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2)  # an NHWC tensor seen as NCHW is what channels-last means
-
-
-def _current(tensor: Tensor) -> torch.cuda.device_of:
-    """Triton launches on the device that is current; does nothing for tensors on a CPU."""
-    return torch.cuda.device_of(tensor)

@@ -21,8 +21,8 @@ def crop(images: Tensor, crops: Crops) -> Tensor:
     height, width = images.shape[1:3]
     y, in_y = _positions(crops.corners[:, 1], crops.height, height, crops.vflip, crops.padding)
     x, in_x = _positions(crops.corners[:, 0], crops.width, width, crops.hflip, crops.padding)
-    rows, y, x = (upload(numbers, images.device) for numbers in (crops.rows, y, x))
-    windows = images[rows[:, None, None], y[:, :, None], x[:, None, :]]
+    row, line, column = (upload(numbers, images.device) for numbers in (crops.rows, y, x))
+    windows = images[row[:, None, None], line[:, :, None], column[:, None, :]]
     if crops.padding == "black":
         inside = upload(in_y, images.device)[:, :, None, None] & upload(in_x, images.device)[:, None, :, None]
         windows = windows * inside

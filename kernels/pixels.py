@@ -84,7 +84,7 @@ class Crops:
         if self.rows.min() < 0 or self.rows.max() >= count:
             raise ValueError(f"rows must be 0 to {count - 1}, not {self.rows.min()} to {self.rows.max()}")
         side = np.array([width, height])
-        beyond = self.corners + [self.width, self.height] - side
+        beyond = self.corners + np.array([self.width, self.height]) - side
         if self.padding == "reflect" and (np.maximum(-self.corners, beyond) >= side).any():
             raise ValueError(f"a window reaches a whole image beyond images of {width} x {height}; pad with black")
         if np.abs(self.corners).max() >= 1 << 24:  # far from what 32 bits hold

@@ -9,7 +9,8 @@ are filtered twice (a quarter more with bilinear and tiles of 8 rows), and read 
 
 Weights are worked out where they are used, a handful of instructions beside three loads. The centre of a window is
 split into whole pixels and a fraction with integers (of 64 bits only where they have to be: dividing those is slow), so
-that single precision is enough in images of any size. A weight is zero outside of Pillow's window by itself; their sum is divided out at the end.
+that single precision is enough in images of any size. A weight is zero outside of Pillow's window by itself;
+their sum is divided out at the end.
 """
 
 import numpy as np
