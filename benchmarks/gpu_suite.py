@@ -2,10 +2,10 @@
 
 python benchmarks/gpu_suite.py PHOTOS --name h200 [--only SECTION] [--images 20000] [--device cuda|cpu] [--results DIR]
 
-It needs fasttrain installed (`pip install --no-build-isolation --no-deps .` where there is no network), a folder of JPEG
-photos, and nothing of the network. Each section runs in a process of its own, with a time limit: one that fails or hangs
-is told as such, what it had measured is kept, and the others run. With `--device cpu` all sections run in small, in
-this process, which tries the suite itself; its figures say nothing.
+It needs fasttrain installed (`pip install --no-build-isolation --no-deps .` where there is no network), a folder of
+JPEG photos, and nothing of the network. Each section runs in a process of its own, with a time limit: one that fails or
+hangs is told as such, what it had measured is kept, and the others run. With `--device cpu` all sections run in small,
+in this process, which tries the suite itself; its figures say nothing.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ import torch
 from fasttrain.base.process import available_cores
 from gpu.common import Row, Task, jpegs, seconds_of
 from gpu.inputs import target_of, views_of
+
+Data = TypeVar("Data")
 
 
 def decoders(task: Task) -> None:
@@ -28,7 +31,7 @@ def decoders(task: Task) -> None:
         task.attempt(f"CPU threads, view, batches on {device.type}", lambda d=device: _loader(task, d, share))
 
 
-def _rate(task: Task, decode: Callable[[list[bytes]], object], found: list[bytes], batch: int, budget: float) -> Row:
+def _rate(task: Task, decode: Callable[[list[Data]], object], found: list[Data], batch: int, budget: float) -> Row:
     """Batches of the photos, repeated up to the number of images or the budget; the first two are not counted."""
     batches = _batches(found, batch)
     for _ in range(2):
@@ -41,7 +44,7 @@ def _rate(task: Task, decode: Callable[[list[bytes]], object], found: list[bytes
     return {"images_per_s": counted / spent, "images": counted, "batch": batch}
 
 
-def _batches(found: list[bytes], batch: int) -> Iterator[list[bytes]]:
+def _batches(found: list[Data], batch: int) -> Iterator[list[Data]]:
     position = 0
     while True:
         yield [found[(position + k) % len(found)] for k in range(batch)]
@@ -54,8 +57,7 @@ def _nvjpeg(task: Task, found: list[bytes], batch: int, budget: float, view: boo
     from fasttrain.kernels import device_stage
     from fasttrain.kernels.pixels import FlatImages
 
-    def decode(data: list[bytes]) -> object:
-        streams = [torch.frombuffer(bytearray(part), dtype=torch.uint8) for part in data]
+    def decode(streams: list[torch.Tensor]) -> object:
         images = decode_jpeg(streams, mode=ImageReadMode.RGB, device=task.device)
         if not view:
             return images
@@ -64,7 +66,8 @@ def _nvjpeg(task: Task, found: list[bytes], batch: int, budget: float, view: boo
         flat = FlatImages(torch.cat([image.reshape(-1) for image in images]), offsets, sizes, planar=True)
         return device_stage.resample(flat, views_of(sizes, "bilinear", 224), 224, target_of(torch.bfloat16))
 
-    return _rate(task, decode, found, batch, budget)
+    tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in found]
+    return _rate(task, decode, tensors, batch, budget)
 
 
 def _nvimgcodec(task: Task, found: list[bytes], batch: int, budget: float) -> Row:
@@ -119,10 +122,9 @@ def _loader(task: Task, device: torch.device, budget: float) -> Row:
         beton = write_beton(task, Path(folder))
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         draws = max(task.images, 8 * batch)
-        with Loader(
-            beton, batch, view=train_view(size), device=device, dtype=dtype, sampling=Sampling(draws=draws)
-        ) as it:
-            batches = iter(it)
+        options = {"view": train_view(size), "device": device, "dtype": dtype, "sampling": Sampling(draws=draws)}
+        with Loader(beton, batch, **options) as loader:
+            batches = iter(loader)
             for _ in range(4):  # what was filled ahead
                 next(batches)
             start, counted = time.perf_counter(), 0

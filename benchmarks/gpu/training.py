@@ -1,4 +1,4 @@
-"""ResNet-50 on the same model and step: a batch that stays on the device, one that crosses each time, the real Loader."""
+"""ResNet-50, the same step each time: on a batch that stays on the device, on one that crosses each time, on the Loader."""
 
 import itertools
 import statistics
@@ -68,9 +68,8 @@ def _step(task: Task) -> Callable[[Tensor, Tensor], None]:
 def _model(task: Task) -> nn.Module:
     """ResNet-50 of timm, else of torchvision."""
     if task.small:
-        return nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1000)
-        )
+        features = (nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return nn.Sequential(*features, nn.Linear(8, 1000))
     try:
         import timm
     except ImportError:
