@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FINAL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+FAST_TYPES = (torch.float32, torch.float16, torch.bfloat16)  # that the fast kernels store; torch does the others
 
 # Weights of R, G and B in luma (ITU-R BT.601), as Pillow and torchvision use them.
 LUMA = (0.2989, 0.587, 0.114)
@@ -35,7 +35,7 @@ class Target:
     """What pixels become: ``value * scale + shift`` of each channel, the value being 0 to 255, as `dtype`.
 
     Attributes:
-        dtype: float32, float16 or bfloat16.
+        dtype: a floating-point one; others than float32, float16 and bfloat16 are left to plain torch.
     """
 
     scale: Triple
@@ -43,8 +43,8 @@ class Target:
     dtype: torch.dtype
 
     def __post_init__(self) -> None:
-        if self.dtype not in FINAL_TYPES:
-            raise ValueError(f"images are stored as float32, float16 or bfloat16, not as {self.dtype}")
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"images are normalised, so their dtype must be a floating-point one, not {self.dtype}")
 
 
 @dataclass(frozen=True)

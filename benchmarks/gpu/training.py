@@ -1,4 +1,4 @@
-"""ResNet-50, the same step each time: on a batch that stays on the device, on one that crosses each time, on the Loader."""
+"""ResNet-50, the same step each time: a batch that stays on the device, one that crosses each time, the real Loader."""
 
 import itertools
 import statistics

@@ -17,7 +17,7 @@ from torch import Tensor
 from fasttrain.base import process
 from fasttrain.base.errors import LoaderError
 from fasttrain.kernels import device_stage
-from fasttrain.kernels.pixels import FINAL_TYPES, Target
+from fasttrain.kernels.pixels import FAST_TYPES, Target
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.host_memory import HostMemory
 from fasttrain.loading.plan import Jitter
@@ -28,11 +28,8 @@ class DeviceStage:
     """Turns batches (B, H, W, 3) on the host, uint8 or finished but for their layout, into model input on a device."""
 
     def __init__(self, view: View, device: torch.device, dtype: torch.dtype, threads: int | None = None) -> None:
-        if dtype not in FINAL_TYPES:
-            raise LoaderError(
-                "images are normalised, so their dtype must be a floating-point one that models take "
-                f"(float32, float16 or bfloat16), not {dtype}"
-            )
+        if not dtype.is_floating_point:
+            raise LoaderError(f"images are normalised, so their dtype must be a floating-point one, not {dtype}")
         if device.type == "cuda" and not torch.cuda.is_available():
             raise LoaderError(f"device {device} was asked for, but torch finds no usable GPU; use device='cpu'")
         self.device, self.dtype = device, dtype
@@ -44,7 +41,8 @@ class DeviceStage:
 
     def normalisation(self, jitter: Jitter | None) -> Normalisation | None:
         """What a backend may do of this stage's work while it stores the pixels: all of it, or nothing (None)."""
-        return self._normalisation if self.device.type == "cpu" and jitter is None else None
+        final = self.device.type == "cpu" and jitter is None and self.dtype in FAST_TYPES
+        return self._normalisation if final else None
 
     def empty_batch(self, count: int, size: int, normalised: bool) -> Tensor:
         """An undefined host batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasttrain.base.errors import LoaderError
 from fasttrain.kernels import device_stage
-from fasttrain.kernels.pixels import FINAL_TYPES, Crops, Target
+from fasttrain.kernels.pixels import Crops, Target
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.plan import Jitter
 
@@ -29,10 +29,8 @@ class ResidentImages:
     """
 
     def __init__(self, pixels: Tensor, normalisation: Normalisation, dtype: torch.dtype, threads: int = 1) -> None:
-        if dtype not in FINAL_TYPES:
-            raise LoaderError(
-                f"images are normalised, so their dtype must be float32, float16 or bfloat16, not {dtype}"
-            )
+        if not dtype.is_floating_point:
+            raise LoaderError(f"images are normalised, so their dtype must be a floating-point one, not {dtype}")
         self.pixels = pixels
         self._target = Target(normalisation.scale, normalisation.shift, dtype)
         self._threads = threads

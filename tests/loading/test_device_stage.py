@@ -37,9 +37,8 @@ def test_pixels_are_normalised_and_channels_last(pixels: torch.Tensor) -> None:
 
 
 def test_impossible_outputs_are_refused() -> None:
-    for dtype in (torch.uint8, torch.float64):
-        with pytest.raises(LoaderError, match="floating-point one that models take"):
-            DeviceStage(eval_view(8), torch.device("cpu"), dtype)
+    with pytest.raises(LoaderError, match="floating-point"):
+        DeviceStage(eval_view(8), torch.device("cpu"), torch.uint8)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
