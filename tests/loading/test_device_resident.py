@@ -7,7 +7,7 @@ import torch
 from fasttrain.base.errors import LoaderError
 from fasttrain.loading import resident
 from fasttrain.loading.backend import Normalisation
-from fasttrain.loading.resident import ResidentImages, load_resident
+from fasttrain.loading.device_resident import ResidentImages, load_resident
 
 CPU = torch.device("cpu")
 PLAIN = Normalisation((1.0,) * 3, (0.0,) * 3)
