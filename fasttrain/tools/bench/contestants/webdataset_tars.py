@@ -1,6 +1,7 @@
 """WebDataset archives, more of them than workers, decoded with Pillow and transformed with torchvision."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -22,5 +23,4 @@ def webdataset_loader(job: LoaderJob) -> Iterator[torch.Tensor]:
         dataset = dataset.shuffle(SHUFFLE)
     dataset = dataset.decode("pilrgb").to_tuple("jpg", "cls").map_tuple(v1_transform(job), int)
     loader = wds.WebLoader(dataset.batched(job.batch_size, partial=False), batch_size=None, num_workers=job.threads)
-    for images, _ in loader:
-        yield images
+    yield from map(itemgetter(0), loader)
