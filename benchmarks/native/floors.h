@@ -1,4 +1,4 @@
-// What a stage of loading cannot be faster than, measured on this machine.
+// What stages of loading are held against, measured on this machine.
 #pragma once
 
 #include <cstddef>
