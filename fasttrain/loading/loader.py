@@ -287,6 +287,7 @@ class Loader:
                 if not in_flight:
                     self._position = self._start = (epoch + 1, 0)
                 yield batch
+                del batch  # else its memory could not serve the next one, whatever the caller does
                 if not in_flight:
                     return
         finally:
