@@ -216,12 +216,12 @@ class Bench {
     const double touched = microseconds([&] { touch(data, size); });
     { const JpegRows known(data, size, rows_); }  // throws before anything is counted
     figures_.add("read_us", touched);
-    ResampleScratch scratch;
-    const Region region = plan_resample(item.view, 1.0, item.width, item.height, scratch);
+    const Region region = plan(item);
+    const int taps = views_.front().taps();
     figures_.time("decode_us", "-", [&] {
       JpegRows rows(data, size, rows_);
-      rows.start(region, scratch.y.taps);
-      for (int line = 0; line < job_.size; ++line) rows.rows(region.top + scratch.y.starts[line], scratch.y.counts[line]);
+      rows.start(region, taps);
+      for (int row = region.top; row < region.bottom; ++row) rows.rows(row, 1);
     });
     const double entropy = microseconds([&] { decode_entropy(data, size); });
     figures_.add("entropy_us", entropy);
@@ -229,6 +229,11 @@ class Bench {
     figures_.time("entropy_checked_us", "-", [&] { check_jpeg(data, size); });
     figures_.time("full_decode_us", "-", [&] { decode_all(data, size); });
     take_crop(data, size, region);
+  }
+
+  Region plan(const Job::Item& item) {
+    views_.front().plan(item.view, 1.0, item.width, item.height);
+    return views_.front().region();
   }
 
   // The region's pixels, as resampling is fed with them.
@@ -262,19 +267,20 @@ class Bench {
   void resample_to(const Job::Item& item, const Kind& kind, const char* simd) {
     std::uint8_t* out = slot(kind);
     const auto work = [&] {
-      const Region region = plan_resample(item.view, 1.0, item.width, item.height, scratch_);
-      MemoryRows rows(crop_.data(), pitch_, region.top, scratch_.y.taps);
-      resample(item.view, region, rows, kind.output, scratch_, out);
+      const Region region = plan(item);
+      MemoryRows rows(crop_.data(), pitch_, region.top, views_.front().taps());
+      views_.front().start(region.left, kind.output, out);
+      resample(views_, rows);
     };
     if (simd == nullptr) return work();
     figures_.time(kind.name, simd, work);
   }
 
   void count_multiply_adds(const Job::Item& item) {
-    const Region region = plan_resample(item.view, 1.0, item.width, item.height, scratch_);
+    const Region region = plan(item);
     double vertical = 0, horizontal = 0;
-    for (const int count : scratch_.y.counts) vertical += count;
-    for (const int count : scratch_.x.counts) horizontal += count;
+    for (const int count : views_.front().down().counts) vertical += count;
+    for (const int count : views_.front().across().counts) horizontal += count;
     figures_.add("multiply_adds", 3 * (vertical * (region.right - region.left) + horizontal * job_.size));
   }
 
@@ -309,7 +315,7 @@ class Bench {
   const std::vector<Kind> kinds_;
   std::vector<std::uint8_t> batch_, rows_, crop_;
   std::size_t pitch_ = 0;
-  ResampleScratch scratch_;
+  std::vector<Resampler> views_{1};
   Figures figures_;
   std::vector<const Job::Item*> done_;
 };

@@ -52,6 +52,8 @@ class Resampler {
 
   const Region& region() const { return region_; }  // what has to be read
   int taps() const { return y_.taps; }              // rows that are asked for at a time, at the most
+  const Axis& across() const { return x_; }
+  const Axis& down() const { return y_; }
 
   // Begin; `left` is the left edge of the rows that will come, and `out` has room for size x size pixels.
   void start(int left, const Output& output, void* out);
