@@ -35,38 +35,42 @@ class DeviceStage:
         self._scale, self._shift = scale.to(device), shift.to(device)
         self._normalisation = Normalisation(tuple(scale.tolist()), tuple(shift.tolist()))
         self._memory = HostMemory()
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def normalisation(self, jitter: Jitter | None) -> Normalisation | None:
         """What a backend may do of this stage's work while it stores the pixels: all of it, or nothing (None)."""
-        final = self._stream is None and jitter is None and self.dtype in _FINAL_TYPES
+        final = self.stream is None and jitter is None and self.dtype in _FINAL_TYPES
         return self._normalisation if final and self.device.type == "cpu" else None
 
-    def empty_batch(self, count: int, size: int, normalised: bool) -> Tensor:
-        """An undefined host batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by
-        the backend, else uint8; pinned when the device is a GPU."""
+    def empty_batch(self, count: int, size: int, normalised: bool, on_device: bool = False) -> Tensor:
+        """An undefined batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by the
+        backend, else uint8; pinned when the device is a GPU, or `on_device`, to be filled on this stage's stream."""
         shape = (count, size, size, 3)
-        if self._stream is not None:
+        if on_device:
+            with torch.cuda.stream(self.stream):
+                return torch.empty(shape, dtype=torch.uint8, device=self.device)
+        if self.stream is not None:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return self._memory.empty(shape, self.dtype if normalised else torch.uint8)
 
     def blank(self, host: Tensor, entries: np.ndarray) -> None:
-        """Make `entries` ((B,) bool) of a host batch black."""
+        """Make `entries` ((B,) bool) of a batch that `empty_batch` gave black."""
         chosen = torch.from_numpy(np.flatnonzero(entries))
         black = 0 if host.dtype == torch.uint8 else torch.tensor(self._normalisation.shift, dtype=host.dtype)
         if len(chosen):
-            host[chosen] = black
+            with torch.cuda.stream(self.stream):
+                host[chosen.to(host.device)] = black
 
     def run(self, host: Tensor, jitter: Jitter | None, *others: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) in channels-last format, and `others` moved along, ready for the current stream."""
-        if self._stream is None:
+        if self.stream is None:
             return (self._transform(host, jitter), *others)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             pinned = [tensor.pin_memory() for tensor in others]
             moved = [tensor.to(self.device, non_blocking=True) for tensor in pinned]
             images = self._transform(host.to(self.device, non_blocking=True), jitter)
         current = torch.cuda.current_stream(self.device)
-        current.wait_stream(self._stream)
+        current.wait_stream(self.stream)
         for tensor in (images, *moved):
             tensor.record_stream(current)
         return (images, *moved)

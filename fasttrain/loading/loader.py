@@ -14,7 +14,7 @@ import xxhash
 
 from fasttrain.base import process
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.loading.backend import Filling, choose_backend
+from fasttrain.loading.backend import Circumstances, Filling, choose_backend
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
@@ -98,7 +98,7 @@ class Loader:
         rank: int | None = None,
         world: int | None = None,
         prefetch: int = 2,
-        backend: Literal["auto", "native", "portable"] | str = "auto",
+        backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
     ) -> None:
         if on_error not in ("raise", "skip"):
@@ -138,7 +138,12 @@ class Loader:
             self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
-        self._backend = make_backend(self.dataset, threads)
+        made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
+        try:
+            self._backend = make_backend(made_for)
+        except BaseException:
+            self.dataset.close()
+            raise
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
 
@@ -267,7 +272,8 @@ class Loader:
     def _begin(self, planned: PlannedBatch) -> _InFlight:
         plan, wanted = planned.plan, planned.wanted
         normalisation = self._stage.normalisation(plan.jitter) if self._backend.normalises else None
-        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None)
+        on_device = self._backend.on_device
+        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None, on_device)
         return _InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
 
     def _finish(self, filled: _InFlight) -> Batch:

@@ -33,6 +33,7 @@ class NativeBackend:
     """
 
     normalises = True
+    on_device = False
 
     def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False) -> None:
         self._dataset, self._threads, self._fast = dataset, threads, fast

@@ -1,0 +1,297 @@
+"""The DALI backend: NVIDIA DALI carries our plan out, on the CPU or with its GPU decoder."""
+
+import os
+from collections import OrderedDict
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasttrain.beton_build.images import opened, orientation
+from fasttrain.kernels.jpeg_markers import read_header
+from fasttrain.kernels.loading import JPEG, JPEG_FILE, Sources
+from fasttrain.loading.backend import Normalisation
+from fasttrain.loading.dali_pipeline import DaliPipeline, Output
+from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.plan import BatchPlan
+from fasttrain.loading.portable import PortableBackend, PortableFilling
+
+_KEPT_PIPELINES = 4  # of as many kinds of output; each holds threads
+_UNKNOWN, _SUITS, _ODD = range(3)  # what is known of a row
+
+
+@dataclass
+class _Job:
+    """A batch on its way.
+
+    Attributes:
+        positions: entries that DALI fills.
+        streams: their bytes, which DALI reads where they lie.
+        portable: entries that go the portable way, their pixels, and who fills them.
+        failures: by position.
+    """
+
+    plan: BatchPlan
+    wanted: np.ndarray
+    out: Tensor
+    normalisation: Normalisation | None
+    positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    streams: list[np.ndarray] = field(default_factory=list)
+    portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = field(default_factory=list)
+    failures: dict[int, Exception] = field(default_factory=dict)
+
+
+class DaliBackend:
+    """DALI's decoder and resize, fed with the streams where they lie; samples it does not take go the portable way.
+
+    These are stored pixels, anything but JPEG files in folders, JPEGs that are to be turned, CMYK and other rare kinds,
+    and what DALI refuses though Pillow decodes it. PSNR against Pillow on ImageNet photos (224 pixels,
+    RandomResizedCrop): see `Loader`. Damage in the middle of a JPEG is bridged with grey, as by Pillow; rows below the
+    crop box are not looked at. Results do not depend on the number of threads.
+
+    DALI gives a whole batch up when one of its images is broken. Its samples are then run one by one, so that the
+    error names the right one, and the others are as they would have been.
+
+    Args:
+        stream: of the GPU that is to decode, and on which `submit` finds and leaves ``out``, uint8; None for the CPU.
+
+    Attributes:
+        handed_over: samples that went the portable way so far.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, threads: int, stream: torch.cuda.Stream | None = None, fast: bool = False
+    ) -> None:
+        self.on_device = stream is not None
+        self.normalises = not self.on_device  # on a GPU the device stage does that in any case
+        self.handed_over = 0
+        self._dataset, self._threads, self._stream, self._fast = dataset, threads, stream, fast
+        self._kinds = np.zeros(dataset.num_samples, np.uint8)
+        self._pipelines: OrderedDict[Output, DaliPipeline] = OrderedDict()
+        self._running: _Job | None = None
+        self._portable: PortableBackend | None = None  # made when it is first needed
+        # One thread has the pipelines; DALI's own threads do the work.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-dali")
+
+    def submit(
+        self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
+    ) -> "DaliFilling":
+        job = _Job(plan, wanted, out, normalisation)
+        return DaliFilling(job, self._worker.submit(self._begin, job))
+
+    def close(self, wait: bool = True) -> None:
+        self._worker.shutdown(wait=wait, cancel_futures=True)
+        if self._portable is not None:
+            self._portable.close(wait)
+        if wait:
+            self._running = None
+            self._pipelines.clear()
+
+    # --- on the worker thread ---------------------------------------------------------------------------------------
+
+    def _begin(self, job: _Job) -> "Future[None] | None":
+        """Have a batch begun; what it is finished by, None if the backend was closed meanwhile."""
+        self._prepare(job)
+        before, images = self._running, self._collect()
+        if len(job.positions):
+            self._pipeline(job).start(job.streams, job.plan, job.positions)
+            self._running = job
+        if before is not None:
+            self._deliver(before, images)  # while DALI works on the next
+        try:
+            return self._worker.submit(self._finish, job)
+        except RuntimeError:
+            return None
+
+    def _finish(self, job: _Job) -> None:
+        if self._running is job:
+            self._deliver(job, self._collect())
+        for entries, pixels, filling in job.portable:
+            failed = filling.result()
+            entries = entries.copy()
+            entries[list(failed)] = False
+            self._store(job, entries, pixels)
+            job.failures |= failed
+        job.portable = []
+
+    def _prepare(self, job: _Job) -> None:
+        """Find the streams of a batch, and have the rest done the portable way."""
+        rows = job.plan.rows
+        found = np.flatnonzero(job.wanted)
+        if not len(found):
+            return
+        sources = self._dataset.stored(rows[found])
+        positions, streams = [], []
+        for index, position in enumerate(found.tolist()):
+            stream = self._stream_of(sources, index, int(rows[position]))
+            if stream is not None:
+                positions.append(position)
+                streams.append(stream)
+        job.positions, job.streams = np.array(positions, np.int64), streams
+        others = job.wanted.copy()
+        others[job.positions] = False
+        self._hand_over(job, others)
+
+    def _stream_of(self, sources: Sources, index: int, row: int) -> np.ndarray | None:
+        """(bytes,) uint8 of a sample that DALI decodes, None for one of the others."""
+        stored, kind = sources.stored[index], self._kinds[row]
+        if stored not in (JPEG, JPEG_FILE) or kind == _ODD:
+            return None
+        offset, length = int(sources.offsets[index]), int(sources.lengths[index])
+        if stored == JPEG:
+            stream = np.frombuffer(sources.buffers[sources.buffer[index]], np.uint8, length, offset)
+        else:
+            try:
+                stream = _read(sources.paths[index], offset, length)
+            except OSError:
+                return None  # what is wrong the portable way will say
+        if stored == JPEG_FILE or kind == _UNKNOWN:  # files may have changed
+            if not suits(stream, tuple(sources.sizes[index].tolist()), upright=stored == JPEG_FILE):
+                return None
+            self._kinds[row] = _SUITS
+        return stream
+
+    def _pipeline(self, job: _Job) -> DaliPipeline:
+        output = Output.of(job.plan, job.out, job.normalisation)
+        pipeline = self._pipelines.pop(output, None)
+        if pipeline is None or pipeline.capacity < len(job.positions):
+            device = None if self._stream is None else self._stream.device_index
+            pipeline = DaliPipeline(output, len(job.wanted), self._threads, device, self._fast)
+        self._pipelines[output] = pipeline
+        if len(self._pipelines) > _KEPT_PIPELINES:
+            self._pipelines.popitem(last=False)
+        return pipeline
+
+    def _collect(self) -> Any:
+        """Wait for the batch that is being worked on: its images, or the error that DALI gave it up with."""
+        job, self._running = self._running, None
+        if job is None:
+            return None
+        try:
+            return self._pipeline(job).outputs(self._stream)
+        except RuntimeError as error:
+            self._pipelines.clear()
+            return error
+
+    def _deliver(self, job: _Job, images: Any) -> None:
+        """Copy images into their batch; if DALI gave it up, find out why."""
+        if isinstance(images, RuntimeError):
+            self._one_by_one(job, images)
+        else:
+            self._copy(job, job.positions, images)
+        job.streams = []
+
+    def _copy(self, job: _Job, positions: np.ndarray, images: Any) -> None:
+        whole = len(positions) == len(job.out)
+        if self._stream is None:
+            values = torch.from_numpy(np.asarray(images.as_tensor()))
+            if whole:
+                job.out.copy_(values)
+            else:
+                job.out[torch.from_numpy(positions)] = values.to(job.out.dtype)
+            return
+        with torch.cuda.stream(self._stream):
+            values = torch.from_dlpack(images.as_tensor())
+            if whole:
+                job.out.copy_(values)
+            else:
+                job.out[torch.from_numpy(positions).to(job.out.device)] = values
+            copied = torch.cuda.Event()
+            copied.record()
+        copied.synchronize()  # DALI's memory and the streams are free from here on; no thread but this one waits
+
+    def _one_by_one(self, job: _Job, error: RuntimeError) -> None:
+        """Run the samples of a batch alone, those that DALI fails on the portable way.
+
+        These are remembered, unless they were all: then it is not the images' fault.
+        """
+        failed = np.zeros(len(job.wanted), bool)
+        for position, stream in zip(job.positions.tolist(), job.streams, strict=True):
+            alone = np.array([position])
+            try:
+                pipeline = self._pipeline(job)
+                pipeline.start([stream], job.plan, alone)
+                self._copy(job, alone, pipeline.outputs(self._stream))
+            except RuntimeError:
+                self._pipelines.clear()
+                failed[position] = True
+        entries, pixels, filling = self._hand_over(job, failed)
+        broken = filling.result()
+        if len(failed) > 1 and failed.sum() == len(job.positions) and not broken:
+            job.failures |= {position: error for position in job.positions.tolist()}
+            job.portable = [entry for entry in job.portable if entry[0] is not entries]
+        else:
+            self._kinds[job.plan.rows[failed]] = _ODD
+
+    def _hand_over(self, job: _Job, entries: np.ndarray) -> tuple[np.ndarray, Tensor, PortableFilling]:
+        """Have `entries` ((B,) bool) done the portable way."""
+        if self._portable is None:
+            self._portable = PortableBackend(self._dataset, self._threads)
+        pixels = torch.empty(job.out.shape if entries.any() else (0,), dtype=torch.uint8)
+        handed = (entries, pixels, self._portable.submit(job.plan, entries, pixels))
+        job.portable.append(handed)
+        self.handed_over += int(entries.sum())
+        return handed
+
+    def _store(self, job: _Job, entries: np.ndarray, pixels: Tensor) -> None:
+        """Bring `entries` of uint8 `pixels` into the batch's own format."""
+        with torch.cuda.stream(self._stream):  # which is nothing where there is none
+            for position in np.flatnonzero(entries).tolist():
+                values = pixels[position]
+                if job.normalisation is not None:
+                    scale, shift = torch.tensor(job.normalisation.scale), torch.tensor(job.normalisation.shift)
+                    values = values.to(torch.float32).mul_(scale).add_(shift)
+                job.out[position] = values.to(job.out.device)
+
+
+class DaliFilling:
+    """A batch in the hands of the backend's thread."""
+
+    def __init__(self, job: _Job, begun: "Future[Future[None] | None]") -> None:
+        self._job, self._begun = job, begun
+
+    def result(self) -> dict[int, Exception]:
+        try:
+            finished = self._begun.result()
+            if finished is None:
+                raise CancelledError
+            finished.result()
+        except CancelledError:
+            return {position: CancelledError() for position in np.flatnonzero(self._job.wanted).tolist()}
+        except Exception as error:  # ours or DALI's, but of no image
+            return dict.fromkeys(np.flatnonzero(self._job.wanted).tolist(), error)
+        return self._job.failures
+
+    def cancel(self) -> None:
+        self._begun.cancel()
+
+
+def suits(stream: np.ndarray, size: tuple[int, int], upright: bool) -> bool:
+    """Whether DALI may decode a stream: a common JPEG of `size` (width, height).
+
+    Args:
+        upright: it is a file that is to be shown by its EXIF orientation, so that must be none.
+    """
+    header = read_header(memoryview(stream))
+    if header is None or not header.frame.is_common or (header.frame.width, header.frame.height) != size:
+        return False
+    if not (upright and header.has_metadata):
+        return True
+    try:
+        return orientation(opened(memoryview(stream))) == 1
+    except ValueError:
+        return False
+
+
+def _read(path: bytes | None, offset: int, length: int) -> np.ndarray:
+    """Bytes of a file; length 0 means all of it."""
+    assert path is not None
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        data = os.pread(descriptor, length or os.fstat(descriptor).st_size, offset)
+    finally:
+        os.close(descriptor)
+    return np.frombuffer(data, np.uint8)
