@@ -35,11 +35,16 @@ class DeviceStage:
         self._scale, self._shift = scale.to(device), shift.to(device)
         self._normalisation = Normalisation(tuple(scale.tolist()), tuple(shift.tolist()))
         self._memory = HostMemory()
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def stream(self) -> torch.cuda.Stream | None:
+        """The side stream that batches of a GPU are made on."""
+        return self._stream
 
     def normalisation(self, jitter: Jitter | None) -> Normalisation | None:
         """What a backend may do of this stage's work while it stores the pixels: all of it, or nothing (None)."""
-        final = self.stream is None and jitter is None and self.dtype in _FINAL_TYPES
+        final = self._stream is None and jitter is None and self.dtype in _FINAL_TYPES
         return self._normalisation if final and self.device.type == "cpu" else None
 
     def empty_batch(self, count: int, size: int, normalised: bool, on_device: bool = False) -> Tensor:
@@ -47,9 +52,9 @@ class DeviceStage:
         backend, else uint8; pinned when the device is a GPU, or `on_device`, to be filled on this stage's stream."""
         shape = (count, size, size, 3)
         if on_device:
-            with torch.cuda.stream(self.stream):
+            with torch.cuda.stream(self._stream):
                 return torch.empty(shape, dtype=torch.uint8, device=self.device)
-        if self.stream is not None:
+        if self._stream is not None:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return self._memory.empty(shape, self.dtype if normalised else torch.uint8)
 
@@ -58,19 +63,19 @@ class DeviceStage:
         chosen = torch.from_numpy(np.flatnonzero(entries))
         black = 0 if host.dtype == torch.uint8 else torch.tensor(self._normalisation.shift, dtype=host.dtype)
         if len(chosen):
-            with torch.cuda.stream(self.stream):
+            with torch.cuda.stream(self._stream):
                 host[chosen.to(host.device)] = black
 
     def run(self, host: Tensor, jitter: Jitter | None, *others: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) in channels-last format, and `others` moved along, ready for the current stream."""
-        if self.stream is None:
+        if self._stream is None:
             return (self._transform(host, jitter), *others)
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self._stream):
             pinned = [tensor.pin_memory() for tensor in others]
             moved = [tensor.to(self.device, non_blocking=True) for tensor in pinned]
             images = self._transform(host.to(self.device, non_blocking=True), jitter)
         current = torch.cuda.current_stream(self.device)
-        current.wait_stream(self.stream)
+        current.wait_stream(self._stream)
         for tensor in (images, *moved):
             tensor.record_stream(current)
         return (images, *moved)

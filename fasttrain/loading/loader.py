@@ -63,7 +63,9 @@ class Loader:
         rank, world: this process among how many; by default torchrun's.
         prefetch: batches filled ahead.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
-            was built. Order and views are the same, bit for bit; pixels agree within rounding.
+            was built; ``dali`` (NVIDIA DALI, on the GPU where the images go there) or ``ffcv`` where those are
+            installed. Order and views are the same, bit for bit; pixels agree within rounding. Only ``ffcv`` crops and
+            flips by itself, at random, and takes no more than one `.beton`; see `fasttrain.loading.ffcv`.
         decode: ``exact``, or ``fast``: the native backend then decodes JPEGs that are at least twice as large as their
             view at a half, quarter or eighth of their size, and chroma without interpolation. PSNR against Pillow on
             ImageNet photos (224 pixels, RandomResizedCrop): exact 57 dB, worst image 53; fast 55, worst 37; at 128
