@@ -295,13 +295,13 @@ def suits(stream: np.ndarray, size: tuple[int, int], upright: bool) -> bool:
     Args:
         upright: it is a file that is to be shown by its EXIF orientation, so that must be none.
     """
-    header = read_header(memoryview(stream))
+    header = read_header(stream.data)
     if header is None or not header.frame.is_common or (header.frame.width, header.frame.height) != size:
         return False
     if not (upright and header.has_metadata):
         return True
     try:
-        return orientation(opened(memoryview(stream))) == 1
+        return orientation(opened(stream.data)) == 1
     except ValueError:
         return False
 

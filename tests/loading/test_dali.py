@@ -95,7 +95,7 @@ def test_a_fault_of_dali_is_not_laid_on_the_images(keep_beton: Path, monkeypatch
     monkeypatch.setattr(DaliPipeline, "outputs", fail)
     with Loader(keep_beton, 5, view=TINY, backend="dali") as loader:
         for _ in range(2):
-            with pytest.raises(LoaderError, match="thread failed on sample .*out of memory"):
+            with pytest.raises(LoaderError, match=r"thread failed on sample .*out of memory"):
                 list(loader)
 
 
