@@ -36,6 +36,8 @@ class BatchPool:
         windows: np.ndarray,
         hflip: np.ndarray,
         vflip: np.ndarray,
+        keep: np.ndarray | None,
+        keep_at: np.ndarray,
     ) -> Filling: ...
 
 def usable_simd() -> list[str]: ...

@@ -45,8 +45,8 @@ class Filling(Protocol):
     """A batch that is being filled."""
 
     def result(self) -> dict[int, Exception]:
-        """Wait for the batch; what went wrong, by position: `ImageError` for an image that cannot be decoded, which
-        leaves its entry undefined, `CancelledError` for one that was dropped, anything else for a fault of ours."""
+        """Wait for the batch; what went wrong, by sample: `ImageError` for an image that cannot be decoded, which
+        leaves its entries undefined, `CancelledError` for one that was dropped, anything else for a fault of ours."""
 
     def cancel(self) -> None:
         """Drop what has not begun."""
@@ -66,10 +66,10 @@ class Backend(Protocol):
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> Filling:
-        """Start filling the `wanted` ((B,) bool) entries of `out`, (B, size, size, 3) on the host, unless `on_device`.
+        """Start filling the entries of the `wanted` ((B,) bool) samples in `out`, (E, size, size, 3).
 
-        `out` is uint8 without a normalisation, and float32, float16 or bfloat16 with one. Other entries stay as they
-        are.
+        `out` lies on the host, unless `on_device`. It is uint8 without a normalisation, and float32, float16 or
+        bfloat16 with one. Other entries stay as they are.
         """
 
     def close(self, wait: bool = True) -> None:

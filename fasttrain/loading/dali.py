@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasttrain.base.errors import LoaderError
 from fasttrain.beton_build.images import opened, orientation
 from fasttrain.kernels.jpeg_markers import read_header
 from fasttrain.kernels.loading import JPEG, JPEG_FILE, Sources
@@ -28,22 +29,31 @@ class _Job:
     """A batch on its way.
 
     Attributes:
-        positions: entries that DALI fills.
+        samples: those that DALI decodes.
         streams: their bytes, which DALI reads where they lie.
         pipeline: what they run through.
-        portable: entries that go the portable way, their pixels, and who fills them.
-        failures: by position.
+        portable: samples ((B,) bool) that go the portable way, the pixels, and who fills them.
+        failures: by sample.
     """
 
     plan: BatchPlan
     wanted: np.ndarray
     out: Tensor
     normalisation: Normalisation | None
-    positions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     streams: list[np.ndarray] = field(default_factory=list)
     pipeline: DaliPipeline | None = None
     portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = field(default_factory=list)
     failures: dict[int, Exception] = field(default_factory=dict)
+
+    def entries(self, samples: np.ndarray) -> np.ndarray:
+        """(V * n,) all views of `samples` ((n,) int64), the first views first."""
+        plan = self.plan
+        return (samples + len(plan.samples) * np.arange(plan.views)[:, None]).ravel()
+
+    @property
+    def output(self) -> Output:
+        return Output.of(self.plan, self.out, self.normalisation)
 
 
 class DaliBackend:
@@ -54,6 +64,8 @@ class DaliBackend:
     the CPU): 56 dB, worst 49 at 224 pixels, 45 at 128; with `fast` 44, worst 39. Damage in the middle of a JPEG is
     bridged with grey, as by Pillow; rows below the crop box are not looked at. Results do not depend on the number of
     threads.
+
+    Each of several views is decoded by itself.
 
     DALI gives a whole batch up when one of its images is broken. Its samples are then run one by one, so that the
     error names the right one, and the others are as they would have been.
@@ -68,6 +80,10 @@ class DaliBackend:
     def __init__(
         self, dataset: ImageDataset, threads: int, stream: torch.cuda.Stream | None = None, fast: bool = False
     ) -> None:
+        if dataset.keeps_images:
+            raise LoaderError(
+                "the dali backend keeps no decoded images; leave memory_budget out, or use backend='auto'"
+            )
         self.on_device = stream is not None
         self.normalises = not self.on_device  # on a GPU the device stage does that in any case
         self.handed_over = 0
@@ -111,11 +127,11 @@ class DaliBackend:
 
     def _start(self, job: _Job) -> RuntimeError | None:
         """Give a batch to DALI: None, or the error that it was refused with."""
-        if not len(job.positions):
+        if not len(job.samples):
             return None
         try:
             job.pipeline = self._pipeline(job)
-            job.pipeline.start(job.streams, job.plan, job.positions)
+            job.pipeline.start(job.streams * job.plan.views, job.plan, job.entries(job.samples))
         except RuntimeError as error:
             self._pipelines.clear()
             return error
@@ -125,30 +141,30 @@ class DaliBackend:
     def _finish(self, job: _Job) -> None:
         if self._running is job:
             self._deliver(job, self._collect())
-        for entries, pixels, filling in job.portable:
+        for samples, pixels, filling in job.portable:
             failed = filling.result()
-            entries = entries.copy()
-            entries[list(failed)] = False
-            self._store(job, entries, pixels)
+            samples = samples.copy()
+            samples[list(failed)] = False
+            self._store(job, np.tile(samples, job.plan.views), pixels)
             job.failures |= failed
         job.portable = []
 
     def _prepare(self, job: _Job) -> None:
         """Find the streams of a batch, and have the rest done the portable way."""
-        rows = job.plan.rows
+        rows = job.plan.samples
         found = np.flatnonzero(job.wanted)
         if not len(found):
             return
         sources = self._dataset.stored(rows[found])
-        positions, streams = [], []
-        for index, position in enumerate(found.tolist()):
-            stream = self._stream_of(sources, index, int(rows[position]))
+        samples, streams = [], []
+        for index, sample in enumerate(found.tolist()):
+            stream = self._stream_of(sources, index, int(rows[sample]))
             if stream is not None:
-                positions.append(position)
+                samples.append(sample)
                 streams.append(stream)
-        job.positions, job.streams = np.array(positions, np.int64), streams
+        job.samples, job.streams = np.array(samples, np.int64), streams
         others = job.wanted.copy()
-        others[job.positions] = False
+        others[job.samples] = False
         if others.any():
             self._hand_over(job, others)
 
@@ -173,11 +189,10 @@ class DaliBackend:
 
     def _pipeline(self, job: _Job) -> DaliPipeline:
         """The pipeline that a batch runs through."""
-        output = Output.of(job.plan, job.out, job.normalisation)
-        pipeline = self._pipelines.pop(output, None)
-        if pipeline is None or pipeline.capacity < len(job.positions):
-            pipeline = self._make_pipeline(output, len(job.wanted))
-        self._pipelines[output] = pipeline
+        pipeline = self._pipelines.pop(job.output, None)
+        if pipeline is None or pipeline.capacity < len(job.plan.rows):
+            pipeline = self._make_pipeline(job.output, len(job.plan.rows))
+        self._pipelines[job.output] = pipeline
         if len(self._pipelines) > _KEPT_PIPELINES:
             self._pipelines.popitem(last=False)
         return pipeline
@@ -202,24 +217,24 @@ class DaliBackend:
         if isinstance(images, RuntimeError):
             self._one_by_one(job, images)
         else:
-            self._copy(job, job.positions, images)
+            self._copy(job, job.entries(job.samples), images)
         job.streams, job.pipeline = [], None
 
-    def _copy(self, job: _Job, positions: np.ndarray, images: Any) -> None:
-        whole = len(positions) == len(job.out)
+    def _copy(self, job: _Job, entries: np.ndarray, images: Any) -> None:
+        whole = len(entries) == len(job.out)
         if self._stream is None:
             values = torch.from_numpy(np.asarray(images.as_tensor()))
             if whole:
                 job.out.copy_(values)
             else:
-                job.out[torch.from_numpy(positions)] = values.to(job.out.dtype)
+                job.out[torch.from_numpy(entries)] = values.to(job.out.dtype)
             return
         with torch.cuda.stream(self._stream):
             values = torch.from_dlpack(images.as_tensor())
             if whole:
                 job.out.copy_(values)
             else:
-                job.out[torch.from_numpy(positions).to(job.out.device)] = values
+                job.out[torch.from_numpy(entries).to(job.out.device)] = values
             copied = torch.cuda.Event()
             copied.record()
         copied.synchronize()  # DALI's memory and the streams are free from here on; no thread but this one waits
@@ -230,34 +245,34 @@ class DaliBackend:
         These are remembered, unless they were all: then it is not the images' fault.
         """
         failed = np.zeros(len(job.wanted), bool)
-        output, pipeline = Output.of(job.plan, job.out, job.normalisation), None  # the others may be at work
-        for position, stream in zip(job.positions.tolist(), job.streams, strict=True):
-            alone = np.array([position])
+        pipeline = None  # of its own: the others may be at work
+        for sample, stream in zip(job.samples.tolist(), job.streams, strict=True):
+            views = job.entries(np.array([sample]))
             try:
-                pipeline = pipeline or self._make_pipeline(output, 1)
-                pipeline.start([stream], job.plan, alone)
-                self._copy(job, alone, pipeline.outputs(self._stream))
+                pipeline = pipeline or self._make_pipeline(job.output, len(views))
+                pipeline.start([stream] * len(views), job.plan, views)
+                self._copy(job, views, pipeline.outputs(self._stream))
             except RuntimeError:
-                failed[position], pipeline = True, None
+                failed[sample], pipeline = True, None
         broken = self._hand_over(job, failed).result()  # those that Pillow cannot decode either
-        if failed.sum() == len(job.positions) > 1 and not broken:
+        if failed.sum() == len(job.samples) > 1 and not broken:
             job.portable.pop()
-            job.failures |= dict.fromkeys(job.positions.tolist(), error)
+            job.failures |= dict.fromkeys(job.samples.tolist(), error)
         else:
-            self._kinds[job.plan.rows[failed]] = _ODD
+            self._kinds[job.plan.samples[failed]] = _ODD
 
-    def _hand_over(self, job: _Job, entries: np.ndarray) -> PortableFilling:
-        """Have `entries` ((B,) bool) done the portable way."""
+    def _hand_over(self, job: _Job, samples: np.ndarray) -> PortableFilling:
+        """Have `samples` ((B,) bool) done the portable way."""
         if self._portable is None:
             self._portable = PortableBackend(self._dataset, self._threads)
         pixels = torch.empty(job.out.shape, dtype=torch.uint8)
-        filling = self._portable.submit(job.plan, entries, pixels)
-        job.portable.append((entries, pixels, filling))
-        self.handed_over += int(entries.sum())
+        filling = self._portable.submit(job.plan, samples, pixels)
+        job.portable.append((samples, pixels, filling))
+        self.handed_over += int(samples.sum())
         return filling
 
     def _store(self, job: _Job, entries: np.ndarray, pixels: Tensor) -> None:
-        """Bring `entries` of uint8 `pixels` into the batch's own format."""
+        """Bring `entries` ((E,) bool) of uint8 `pixels` into the batch's own format."""
         with torch.cuda.stream(self._stream):  # which is nothing where there is none
             for position in np.flatnonzero(entries).tolist():
                 values = pixels[position]
@@ -280,7 +295,7 @@ class DaliFilling:
                 raise CancelledError
             finished.result()
         except CancelledError:
-            return {position: CancelledError() for position in np.flatnonzero(self._job.wanted).tolist()}
+            return {sample: CancelledError() for sample in np.flatnonzero(self._job.wanted).tolist()}
         except Exception as error:  # ours or DALI's, but of no image
             return dict.fromkeys(np.flatnonzero(self._job.wanted).tolist(), error)
         return self._job.failures

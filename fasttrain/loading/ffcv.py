@@ -76,9 +76,10 @@ class FfcvBackend:
         if not wanted.any():
             return
         with _one_at_a_time, _torch_threads_kept():
-            if self._pipeline is None or self._pipeline.capacity < len(plan.rows):
-                self._pipeline = _Pipeline(self._path, self._view, len(plan.rows), self._threads)
-            out[torch.from_numpy(wanted)] = self._pipeline.run(plan.rows[wanted])
+            if self._pipeline is None or self._pipeline.capacity < len(plan.samples):
+                self._pipeline = _Pipeline(self._path, self._view, len(plan.samples), self._threads)
+            for pixels in out.unflatten(0, (plan.views, -1)):
+                pixels[torch.from_numpy(wanted)] = self._pipeline.run(plan.samples[wanted])
 
 
 class FfcvFilling:
@@ -142,6 +143,8 @@ def _operations(view: View) -> list[Any]:
 def _refuse_others(dataset: ImageDataset, view: View) -> None:
     """Refuse what FFCV cannot do."""
     instead = "use backend='auto'"
+    if dataset.keeps_images:
+        raise LoaderError(f"the ffcv backend keeps no decoded images; leave memory_budget out, or {instead}")
     if not isinstance(dataset, BetonDataset):
         raise LoaderError(f"the ffcv backend reads one .beton file, and {dataset.name} is none; {instead}")
     if view.interpolation != "bilinear":

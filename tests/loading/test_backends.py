@@ -24,6 +24,7 @@ NO_DALI = why_absent("dali")
 dali_only = pytest.mark.skipif(NO_DALI is not None, reason=str(NO_DALI))
 BACKENDS = ["portable", pytest.param("native", marks=native_only), pytest.param("dali", marks=dali_only)]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
+each_keeping_backend = pytest.mark.parametrize("backend", BACKENDS[:2])  # decoded images, in memory
 VIEWS: list[View] = [
     train_view(24),
     train_view(33, interpolation="bicubic", vflip=0.5),

@@ -132,3 +132,8 @@ def test_the_gpu_decodes(large: Path, odd_tree: Path, view: View) -> None:
 def odd_tree(tmp_path: Path) -> Path:
     """Files that go the portable way, among others."""
     return odd_images(tmp_path)
+
+
+def test_decoded_images_are_not_kept(keep_beton: Path) -> None:
+    with pytest.raises(LoaderError, match="keeps no decoded images; leave memory_budget out"):
+        Loader(keep_beton, 5, view=TINY, backend="dali", memory_budget="1GB")
