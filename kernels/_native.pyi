@@ -45,3 +45,14 @@ class BatchPool:
 def usable_simd() -> list[str]: ...
 def current_simd() -> str: ...
 def force_simd(name: str) -> None: ...
+def finish(
+    *,
+    pixels: np.ndarray,
+    out: np.ndarray,
+    dtype: str,
+    scale: tuple[float, float, float],
+    shift: tuple[float, float, float],
+    operations: np.ndarray | None,
+    factors: np.ndarray | None,
+    threads: int,
+) -> None: ...

@@ -124,7 +124,7 @@ class ResidentDataset(ImageDataset):
         sizes = self._inner.sizes(rows)
         return Sources(
             stored=np.full(len(rows), RAW, np.uint8),
-            buffers=[self._pixels],
+            buffers=[self._pixels.data],
             buffer=np.zeros(len(rows), np.int64),
             offsets=self._offsets[rows],
             lengths=3 * sizes.prod(1),

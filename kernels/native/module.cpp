@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include "colour_module.h"
 #include "jpeg_check.h"
 #include "jpeg_session.h"
 #include "jpeg_transcode.h"
@@ -72,7 +73,7 @@ py::object transcode(const py::buffer& buffer, int quality) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg and fasttrain.kernels.loading.";
+  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .loading and .device_stage.";
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);
@@ -84,4 +85,5 @@ PYBIND11_MODULE(_native, module) {
   module.def("check", &check, py::arg("data"));
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
   fasttrain::bind_loading(module);
+  fasttrain::bind_colour(module);
 }
