@@ -214,10 +214,13 @@ class DaliBackend:
 
     def _deliver(self, job: _Job, images: Any) -> None:
         """Copy images into their batch; if DALI gave it up, find out why."""
-        if isinstance(images, RuntimeError):
-            self._one_by_one(job, images)
-        else:
-            self._copy(job, job.entries(job.samples), images)
+        try:
+            if isinstance(images, RuntimeError):
+                self._one_by_one(job, images)
+            else:
+                self._copy(job, job.entries(job.samples), images)
+        except Exception as error:  # it is this batch's, and not of the one that was begun meanwhile
+            job.failures |= dict.fromkeys(job.samples.tolist(), error)
         job.streams, job.pipeline = [], None
 
     def _copy(self, job: _Job, entries: np.ndarray, images: Any) -> None:

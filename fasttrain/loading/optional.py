@@ -10,9 +10,10 @@ _INSTALL = {
     "native": (
         "install a C++ compiler and libjpeg's headers (apt-get install build-essential libjpeg-dev) and reinstall"
     ),
-    "dali": "pip install 'fasttrain[dali]' (with CUDA 12: 'fasttrain[dali-cuda12]')",
+    "dali": "pip install nvidia-dali-cuda130 (with CUDA 12: nvidia-dali-cuda120)",
     "ffcv": (
-        "apt-get install build-essential pkg-config libturbojpeg0-dev libopencv-dev, then pip install 'fasttrain[ffcv]'"
+        "apt-get install build-essential pkg-config libturbojpeg0-dev libopencv-dev && "
+        "pip install ffcv numba opencv-python-headless"
     ),
 }
 

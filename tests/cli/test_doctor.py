@@ -14,7 +14,7 @@ def test_doctor_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optional, "_found", lambda module: False)
     plain = CliRunner().invoke(app, ["doctor"])
     assert plain.exit_code == 0, plain.output
-    assert "NVIDIA DALI: missing" in plain.stdout and "pip install 'fasttrain[dali]'" in plain.stdout
+    assert "NVIDIA DALI: missing" in plain.stdout and "pip install nvidia-dali-cuda130" in plain.stdout
     facts = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert {"NVIDIA DALI", "FFCV"} <= {part["name"] for part in facts["parts"] if not part["present"]}
     assert facts["versions"]["fasttrain"] in plain.stdout

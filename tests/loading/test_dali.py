@@ -12,7 +12,7 @@ from fasttrain.loading.optional import why_absent
 from fasttrain.loading.views import View, eval_view, train_view
 
 from .conftest import picture
-from .test_backends import batches, equal, psnr
+from .test_backends import batches, psnr
 from .test_native import odd_images
 
 if (_missing := why_absent("dali")) is not None:
@@ -63,7 +63,9 @@ def test_odd_files_go_the_portable_way(tmp_path: Path) -> None:
 
 
 def test_stored_pixels_go_the_portable_way(raw_beton: Path) -> None:
-    assert equal(*(batches(raw_beton, view=TINY, backend=name) for name in ("dali", "portable")))
+    ours, theirs = (batches(raw_beton, view=TINY, backend=name) for name in ("dali", "portable"))
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.images, reference.images, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 10])
@@ -137,3 +139,21 @@ def odd_tree(tmp_path: Path) -> Path:
 def test_decoded_images_are_not_kept(keep_beton: Path) -> None:
     with pytest.raises(LoaderError, match="keeps no decoded images; leave memory_budget out"):
         Loader(keep_beton, 5, view=TINY, backend="dali", memory_budget="1GB")
+
+
+def test_a_failure_on_the_way_is_that_of_its_batch(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, calls = DaliBackend._copy, []
+
+    def fail_once(self: DaliBackend, *arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise ValueError("no room")
+        copy(self, *arguments)
+
+    monkeypatch.setattr(DaliBackend, "_copy", fail_once)
+    with Loader(keep_beton, 5, view=TINY, backend="dali") as loader:
+        passing = iter(loader)
+        assert next(passing).valid.all()
+        with pytest.raises(LoaderError, match="no room"):
+            next(passing)
+        assert len(list(loader)) == 4

@@ -15,8 +15,8 @@ from fasttrain.loading.views import eval_view
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dali", r"needs NVIDIA DALI, which is not installed; pip install 'fasttrain\[dali\]'.*backend='auto'"),
-        ("ffcv", r"needs FFCV, which is not installed; apt-get install .*pip install 'fasttrain\[ffcv\]'"),
+        ("dali", r"needs NVIDIA DALI, which is not installed; pip install nvidia-dali-cuda130.*backend='auto'"),
+        ("ffcv", r"needs FFCV, which is not installed; apt-get install .*pip install ffcv"),
     ],
 )
 def test_a_missing_package_is_named_with_its_remedy(

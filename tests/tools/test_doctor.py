@@ -47,8 +47,8 @@ def test_what_is_missing_comes_with_its_command(monkeypatch: pytest.MonkeyPatch)
     parts = {part.name: part for part in optional_parts()}
     assert list(parts) == ["native kernels", "NVIDIA DALI", "FFCV", "CUDA"]
     assert not parts["FFCV"].present and not parts["NVIDIA DALI"].present
-    assert "pip install 'fasttrain[dali]'" in str(parts["NVIDIA DALI"].remedy)
-    assert "pip install 'fasttrain[ffcv]'" in str(parts["FFCV"].remedy)
+    assert "pip install nvidia-dali-cuda130" in str(parts["NVIDIA DALI"].remedy)
+    assert "pip install ffcv" in str(parts["FFCV"].remedy)
     for part in parts.values():
         assert part.remedy is None or not part.present
 
