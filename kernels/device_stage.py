@@ -41,9 +41,7 @@ def triton_works(device: torch.device) -> bool:
     try:
         with torch.cuda.device_of(out):
             kernels.finish(pixel, Target((1.0,) * 3, (0.0,) * 3, torch.float32), None, None, out)
-    except (
-        Exception
-    ) as error:  # of the compiler, the driver or the system: whatever it is, the work can be done without
+    except Exception as error:  # of the compiler, the driver or the system; the work can be done without
         reason = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(
             f"Triton cannot build kernels for {device} ({reason[0]}), so plain torch prepares the images, only slower",

@@ -9,8 +9,8 @@ from gpu.inputs import crops_of, jitter_of
 
 def resident(task: Task) -> None:
     """One row a size of batch, with and without jitter; rows, crops and flips cross to the device for each batch."""
-    from fasttrain.loading.device_stage import normalisation_of
     from fasttrain.loading.device_resident import ResidentImages, load_resident
+    from fasttrain.loading.device_stage import normalisation_of
     from fasttrain.loading.views import train_view
 
     count, side = (100, 32) if task.small else (50_000, 32)

@@ -1,14 +1,15 @@
 """Data sets that lie in a device's memory as pixels: batches without a disk, a decoder or a copy."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fasttrain.base import process
 from fasttrain.base.errors import LoaderError
+from fasttrain.base.sizes import format_size
 from fasttrain.kernels import device_stage
 from fasttrain.kernels.pixels import Crops, Target
 from fasttrain.loading.backend import Normalisation
@@ -119,8 +120,8 @@ def _check_room(count: int, height: int, width: int, device: torch.device) -> No
     need, free = 3 * count * height * width, _free_memory(device)
     if free is not None and need > free:
         raise LoaderError(
-            f"{count:,} images of {width} x {height} pixels take {need / 2**30:.1f} GiB, but {device} has "
-            f"{free / 2**30:.1f} GiB free; keep fewer or smaller images there, or load them batch by batch"
+            f"{count:,} images of {width} x {height} pixels take {format_size(need)}, but {device} has "
+            f"{format_size(free)} free; keep fewer or smaller images there, or load them batch by batch"
         )
 
 
@@ -130,20 +131,4 @@ def _free_memory(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + unused
-    found = [_available(), _cgroup_room()]
-    return min((room for room in found if room is not None), default=None)
-
-
-def _available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _cgroup_room(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    try:
-        return int((root / "memory.max").read_text()) - int((root / "memory.current").read_text())
-    except (OSError, ValueError):  # no such group, or no limit
-        return None
+    return process.available_memory()

@@ -1,4 +1,4 @@
-// Rounds floats to float16 where there is no instruction for it. To be included in regions compiled for any instruction set.
+// Rounds floats to float16 where x86 has no instruction for it. To be included in regions compiled for any instruction set.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,12 @@ namespace fasttrain {
 namespace {
 
 inline __attribute__((always_inline)) std::uint16_t rounded_half(float value) {  // to nearest even; finite values
+#if defined(__aarch64__)
+  const __fp16 half = static_cast<__fp16>(value);
+  std::uint16_t result;
+  __builtin_memcpy(&result, &half, 2);
+  return result;
+#else
   std::uint32_t bits;
   __builtin_memcpy(&bits, &value, 4);
   const std::uint32_t sign = bits >> 16 & 0x8000;
@@ -21,6 +27,7 @@ inline __attribute__((always_inline)) std::uint16_t rounded_half(float value) { 
     return static_cast<std::uint16_t>(sign | (denormal - 0x3F000000));
   }
   return static_cast<std::uint16_t>(sign | ((bits + 0xC8000FFF + (bits >> 13 & 1)) >> 13));
+#endif
 }
 
 }  // namespace
