@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 from typing_extensions import Buffer
 
+jpeg_library: str
+
 def check(data: Buffer) -> dict[str, Any]: ...
 def transcode(data: Buffer, quality: int) -> bytes | None: ...
 

@@ -29,7 +29,10 @@ IdsOption = Annotated[
     Path | None, typer.Option(help="Only these samples: a file of ids, one a line, or a table with an id column.")
 ]
 BackendOption = Annotated[
-    str, typer.Option(help="What decodes: native, portable (Pillow, the reference), or auto for the first there is.")
+    str,
+    typer.Option(
+        help="What decodes: native, portable (Pillow, the reference), dali, ffcv, or auto: native or portable."
+    ),
 ]
 OnErrorOption = Annotated[Literal["raise", "skip"], typer.Option(help="What a broken image does.")]
 

@@ -39,25 +39,34 @@ class DeviceStage:
         self._memory = HostMemory()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    @property
+    def stream(self) -> torch.cuda.Stream | None:
+        """The side stream that batches of a GPU are made on."""
+        return self._stream
+
     def normalisation(self, jitter: Jitter | None) -> Normalisation | None:
         """What a backend may do of this stage's work while it stores the pixels: all of it, or nothing (None)."""
         final = self.device.type == "cpu" and jitter is None and self.dtype in FAST_TYPES
         return self._normalisation if final else None
 
-    def empty_batch(self, count: int, size: int, normalised: bool) -> Tensor:
-        """An undefined host batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by
-        the backend, else uint8; pinned when the device is a GPU."""
+    def empty_batch(self, count: int, size: int, normalised: bool, on_device: bool = False) -> Tensor:
+        """An undefined batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by the
+        backend, else uint8; pinned when the device is a GPU, or `on_device`, to be filled on this stage's stream."""
         shape = (count, size, size, 3)
+        if on_device:
+            with torch.cuda.stream(self._stream):
+                return torch.empty(shape, dtype=torch.uint8, device=self.device)
         if self._stream is not None:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return self._memory.empty(shape, self.dtype if normalised else torch.uint8)
 
     def blank(self, host: Tensor, entries: np.ndarray) -> None:
-        """Make `entries` ((B,) bool) of a host batch black."""
+        """Make `entries` ((B,) bool) of a batch that `empty_batch` gave black."""
         chosen = torch.from_numpy(np.flatnonzero(entries))
         black = 0 if host.dtype == torch.uint8 else torch.tensor(self._normalisation.shift, dtype=host.dtype)
         if len(chosen):
-            host[chosen] = black
+            with torch.cuda.stream(self._stream):
+                host[chosen.to(host.device)] = black
 
     def run(self, host: Tensor, jitter: Jitter | None, *others: Tensor) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) in channels-last format, and `others` moved along, ready for the current stream."""

@@ -15,7 +15,7 @@ import xxhash
 from fasttrain.base import process
 from fasttrain.base.console import say
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.loading.backend import Filling, choose_backend
+from fasttrain.loading.backend import Circumstances, Filling, choose_backend
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
@@ -71,7 +71,10 @@ class Loader:
             is available. What fits decides: decoded images that stay in memory, the page cache, or the windowed order;
             one line says which (see `fasttrain.loading.memory_plan.MemoryPlan`). None: the page cache, as it comes.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
-            was built. Order and views are the same, bit for bit; pixels agree within rounding.
+            was built; ``dali`` (NVIDIA DALI, on the GPU where the images go there) or ``ffcv`` where those are
+            installed. Order and views are the same, bit for bit; pixels agree within rounding. Only ``ffcv`` crops and
+            flips by itself, at random, and takes no more than one `.beton`; see `fasttrain.loading.ffcv`. These two
+            decode an image anew for each of several views, and keep no decoded images in memory.
         decode: ``exact``, or ``fast``: the native backend then decodes JPEGs that are at least twice as large as their
             view at a half, quarter or eighth of their size, and chroma without interpolation. PSNR against Pillow on
             ImageNet photos (224 pixels, RandomResizedCrop): exact 57 dB, worst image 53; fast 55, worst 37; at 128
@@ -109,7 +112,7 @@ class Loader:
         prefetch: int = 2,
         views: int = 1,
         memory_budget: int | str | None = None,
-        backend: Literal["auto", "native", "portable"] | str = "auto",
+        backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
     ) -> None:
         if on_error not in ("raise", "skip"):
@@ -157,7 +160,12 @@ class Loader:
             self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window, views
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
-        self._backend = make_backend(self.dataset, threads)
+        made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
+        try:
+            self._backend = make_backend(made_for)
+        except BaseException:
+            self.dataset.close()
+            raise
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
 
@@ -297,7 +305,8 @@ class Loader:
     def _begin(self, planned: PlannedBatch) -> _InFlight:
         plan, wanted = planned.plan, planned.wanted
         normalisation = self._stage.normalisation(plan.jitter) if self._backend.normalises else None
-        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None)
+        on_device = self._backend.on_device
+        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None, on_device)
         return _InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
 
     def _finish(self, filled: _InFlight) -> Batch:

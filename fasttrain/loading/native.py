@@ -46,6 +46,7 @@ class NativeBackend:
     """
 
     normalises = True
+    on_device = False
 
     def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False) -> None:
         self._dataset, self._threads, self._fast = dataset, threads, fast and not dataset.keeps_images

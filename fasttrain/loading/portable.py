@@ -55,6 +55,7 @@ class PortableBackend:
     """Persistent threads that decode and render samples into preallocated batches. Always exact."""
 
     normalises = False
+    on_device = False
 
     def __init__(self, dataset: ImageDataset, threads: int) -> None:
         self._dataset = dataset

@@ -15,7 +15,7 @@ from fasttrain.loading.memory_plan import plan_memory
 from fasttrain.loading.resident import ResidentDataset
 from fasttrain.loading.views import eval_view, train_view
 
-from .test_backends import batches, each_backend, equal
+from .test_backends import batches, each_keeping_backend, equal
 from .test_native import odd_images
 
 VIEW = train_view(24)
@@ -95,7 +95,7 @@ def test_a_share_of_what_is_available(keep_beton: Path, monkeypatch: pytest.Monk
         Loader(keep_beton, 4, memory_budget=0)
 
 
-@each_backend
+@each_keeping_backend
 @pytest.mark.parametrize("decode", ["exact", "fast"])
 @pytest.mark.parametrize("options", [{}, {"views": 2}, {"sampling": Sampling(class_balance=1, draws=50)}])
 def test_resident_images_give_the_same_bits(
@@ -114,7 +114,7 @@ def test_resident_images_give_the_same_bits(
             assert (resident.dataset.stored(seen).stored == RAW).all()
 
 
-@each_backend
+@each_keeping_backend
 def test_nothing_is_decoded_twice(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that Pillow alone decodes are kept, too."""
     root = odd_images(tmp_path)
@@ -125,7 +125,7 @@ def test_nothing_is_decoded_twice(backend: str, tmp_path: Path, monkeypatch: pyt
         assert equal(list(loader), first)
 
 
-@each_backend
+@each_keeping_backend
 def test_a_pass_that_is_left_and_broken_images(backend: str, broken_tree: Path) -> None:
     settings = {"view": eval_view(16), "on_error": "skip", "backend": backend}
     expected = batches(broken_tree, batch_size=3, **settings)

@@ -107,17 +107,19 @@ def _contestants(settings: LoaderBench) -> tuple[list[Entrant], list[Entrant]]:
     """All that there are and the chosen ones, after a look at the settings."""
     from fasttrain.loading.backend import BACKENDS, available_backends
 
+    # Through the Loader, FFCV is the contestant of that name, and it reads one file once.
+    ours = [name for name in BACKENDS if name != "ffcv"]
     for what, values, allowed in (
         ("work", settings.works, WORKS),
         ("dtype", [settings.dtype], DTYPES),
-        ("backend", settings.backends, tuple(BACKENDS)),
+        ("backend", settings.backends, ours),
     ):
         wrong = [value for value in values if value not in allowed]
         if wrong:
             raise ConfigError(f"there is no {what} {wrong[0]!r}; choose of {', '.join(allowed)}")
     if not 0 < settings.scale[0] <= settings.scale[1] <= 1:
         raise ConfigError(f"scale must be two shares of the area, the smaller one first, not {settings.scale}")
-    known = entrants(settings.backends or available_backends())
+    known = entrants(settings.backends or [name for name in available_backends() if name in ours])
     chosen = choose(known, settings.only)
     for work in settings.works:
         if not any(work in entrant.works for entrant in chosen):
