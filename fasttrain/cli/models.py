@@ -75,6 +75,9 @@ def train(
         str | None,
         typer.Option(help="Memory for images, as 8GB, or auto: keep decoded what fits, else read in windows."),
     ] = None,
+    resident: Annotated[
+        Literal["gpu"] | None, typer.Option(help="Keep all training images, decoded, in the GPU's memory.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
@@ -107,6 +110,7 @@ def train(
         "device": device,
         "threads": threads,
         "memory_budget": memory_budget,
+        "resident": resident,
         "seed": seed,
         "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,

@@ -97,7 +97,7 @@ def load_resident(
     Raises:
         LoaderError: there is too little memory (nothing was allocated then), or the chunks are not what was announced.
     """
-    _check_room(count, height, width, device)
+    check_room(3 * count * height * width, f"{count:,} images of {width} x {height} pixels", device)
     pixels = torch.empty((count, height, width, 3), dtype=torch.uint8, device=device)
     done = 0
     for chunk in chunks:
@@ -116,12 +116,17 @@ def load_resident(
     return pixels
 
 
-def _check_room(count: int, height: int, width: int, device: torch.device) -> None:
-    need, free = 3 * count * height * width, _free_memory(device)
+def check_room(need: int, what: str, device: torch.device) -> None:
+    """Compare the memory that images need with what a device has left.
+
+    Raises:
+        LoaderError: it is too little.
+    """
+    free = _free_memory(device)
     if free is not None and need > free:
         raise LoaderError(
-            f"{count:,} images of {width} x {height} pixels take {format_size(need)}, but {device} has "
-            f"{format_size(free)} free; keep fewer or smaller images there, or load them batch by batch"
+            f"{what} take {format_size(need)}, but {device} has {format_size(free)} free; keep fewer or smaller images "
+            "there, or load them batch by batch"
         )
 
 

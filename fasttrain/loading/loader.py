@@ -23,8 +23,20 @@ from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.planner import PlannedBatch, Planner
 from fasttrain.loading.resident import ResidentDataset
+from fasttrain.loading.resident_backend import ResidentBackend
 from fasttrain.loading.sampler import Partition, Rest
 from fasttrain.loading.views import TrainView, View, train_view
+
+
+def _check_resident(resident: str, device: torch.device, backend: str, memory_budget: int | str | None) -> None:
+    if resident != "gpu":
+        raise LoaderError(f"resident must be 'gpu' or None, not {resident!r}")
+    if device.type != "cuda":
+        raise LoaderError("resident='gpu' needs device='cuda'; to keep decoded images on the CPU, use memory_budget")
+    if backend not in ("auto", "native", "portable"):
+        raise LoaderError(f"resident='gpu' decodes each image once, on the CPU; leave backend={backend!r} out")
+    if memory_budget is not None:
+        raise LoaderError("resident='gpu' needs no memory on the CPU; leave memory_budget out")
 
 
 @dataclass
@@ -70,6 +82,8 @@ class Loader:
         memory_budget: memory of this machine for images, in bytes, as ``8GB``, or ``auto`` for three quarters of what
             is available. What fits decides: decoded images that stay in memory, the page cache, or the windowed order;
             one line says which (see `fasttrain.loading.memory_plan.MemoryPlan`). None: the page cache, as it comes.
+        resident: ``gpu`` decodes all images at once, when the loader is made, into the memory of the GPU that `device`
+            names; from then on a batch is a kernel or two there, and the CPU does next to nothing.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
             was built; ``dali`` (NVIDIA DALI, on the GPU where the images go there) or ``ffcv`` where those are
             installed. Order and views are the same, bit for bit; pixels agree within rounding. Only ``ffcv`` crops and
@@ -112,12 +126,15 @@ class Loader:
         prefetch: int = 2,
         views: int = 1,
         memory_budget: int | str | None = None,
+        resident: Literal["gpu"] | None = None,
         backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise LoaderError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         make_backend = choose_backend(backend, decode)
+        if resident is not None:
+            _check_resident(resident, torch.device(device), backend, memory_budget)
         threads = process.default_threads() if threads is None else threads
         for name, value in {"threads": threads, "prefetch": prefetch, "window": window, "views": views}.items():
             if value < 1:
@@ -162,7 +179,10 @@ class Loader:
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
         try:
-            self._backend = make_backend(made_for)
+            if resident is None:
+                self._backend = make_backend(made_for)
+            else:
+                self._backend = ResidentBackend(made_for, self._rows, self.device, make_backend)
         except BaseException:
             self.dataset.close()
             raise

@@ -26,23 +26,26 @@ def _memory(size: int) -> np.ndarray:
 class ResidentDataset(ImageDataset):
     """Another data set, `rows` ((n,) int64) of which are kept as pixels from their first decoding on.
 
-    Images that are stored as pixels stay where they are. The memory is asked for as a whole, but the system gives it
-    only as it is filled.
+    Images that are stored as pixels stay where they are, unless `raw_too`. The memory is asked for as a whole, but the
+    system gives it only as it is filled.
+
+    Attributes:
+        pixels: flat uint8, the images in the order of `rows`; what is not decoded yet is undefined.
     """
 
     keeps_images = True
 
-    def __init__(self, inner: ImageDataset, rows: np.ndarray) -> None:
+    def __init__(self, inner: ImageDataset, rows: np.ndarray, raw_too: bool = False) -> None:
         self._inner = inner
         self.name, self.num_samples, self.labels, self.keys = inner.name, inner.num_samples, inner.labels, inner.keys
         self.class_names, self.fingerprint = inner.class_names, inner.fingerprint
-        encoded = rows[~inner.are_raw(rows)]
-        sizes, unreadable = readable_sizes(inner, encoded)
-        encoded, sizes = (np.delete(array, list(unreadable), axis=0) for array in (encoded, sizes))
+        kept = rows if raw_too else rows[~inner.are_raw(rows)]
+        sizes, unreadable = readable_sizes(inner, kept)
+        kept, sizes = (np.delete(array, list(unreadable), axis=0) for array in (kept, sizes))
         ends = np.cumsum(3 * sizes.prod(1))
         self._offsets = np.full(inner.num_samples, _NOWHERE, np.int64)
-        self._offsets[encoded] = np.r_[0, ends[:-1]]
-        self._pixels = _memory(int(ends[-1]) if len(ends) else 0)
+        self._offsets[kept] = np.r_[0, ends[:-1]]
+        self.pixels = _memory(int(ends[-1]) if len(ends) else 0)
         self._state = np.full(inner.num_samples, _ABSENT, np.uint8)
         self._lock = threading.Lock()
 
@@ -97,7 +100,7 @@ class ResidentDataset(ImageDataset):
         offsets = np.full(len(rows), _NOWHERE, np.int64)
         positions = np.flatnonzero(chosen)[claimed]
         offsets[positions] = self._offsets[rows[positions]]
-        return Kept(self._pixels, offsets)
+        return Kept(self.pixels, offsets)
 
     def settle(self, rows: np.ndarray, done: np.ndarray) -> None:
         with self._lock:
@@ -118,13 +121,13 @@ class ResidentDataset(ImageDataset):
         """(H, W, 3) of the memory, for the pixels of `row`."""
         width, height = self._inner.sizes(np.array([row]))[0].tolist()
         start = int(self._offsets[row])
-        return self._pixels[start : start + 3 * width * height].reshape(height, width, 3)
+        return self.pixels[start : start + 3 * width * height].reshape(height, width, 3)
 
     def _resident(self, rows: np.ndarray) -> Sources:
         sizes = self._inner.sizes(rows)
         return Sources(
             stored=np.full(len(rows), RAW, np.uint8),
-            buffers=[self._pixels.data],
+            buffers=[self.pixels.data],
             buffer=np.zeros(len(rows), np.int64),
             offsets=self._offsets[rows],
             lengths=3 * sizes.prod(1),

@@ -101,6 +101,7 @@ class TrainSettings(Settings):
         threads: decoding threads; None divides the available cores among the ranks.
         memory_budget: memory of the machine for training images, as ``8GB`` or ``auto``; None: the page cache, as it
             comes.
+        resident: ``gpu`` keeps all training images, decoded, in each GPU's memory.
         backend, decode: of the loader (see `fasttrain.loading.loader.Loader`).
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
         checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
@@ -128,6 +129,7 @@ class TrainSettings(Settings):
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
     memory_budget: int | str | None = None
+    resident: Literal["gpu"] | None = None
     backend: str = "auto"
     decode: Literal["exact", "fast"] = "exact"
     on_error: Literal["raise", "skip"] = "raise"
