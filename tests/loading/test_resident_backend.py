@@ -12,7 +12,7 @@ from fasttrain.loading.resident_backend import ResidentBackend
 from fasttrain.loading.views import View, eval_view, train_view
 
 from . import test_native
-from .test_backends import TINY, VIEWS, batches, native_only
+from .test_backends import TINY, VIEWS, batches, each_keeping_backend
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def with_resident(loader: Loader, decoder: str = "auto") -> Loader:
     return loader
 
 
-@pytest.mark.parametrize("backend", ["portable", pytest.param("native", marks=native_only)])
+@each_keeping_backend
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("kind", ["keep_beton", "raw_beton", "photos", "joined"])
 def test_views_are_those_of_every_backend(
