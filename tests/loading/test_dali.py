@@ -1,5 +1,6 @@
 """What the DALI backend does beyond the contract of all of them: quality, odd files, broken neighbours, its errors."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .conftest import picture
 from .test_backends import batches, psnr
 from .test_native import odd_images
 
-if (_missing := why_absent("dali")) is not None:
+if (_missing := why_absent("dali")) is not None and not os.environ.get("FASTTRAIN_REQUIRE_DALI"):
     pytest.skip(_missing, allow_module_level=True)
 
 from fasttrain.loading.dali import DaliBackend
