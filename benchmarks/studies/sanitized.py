@@ -63,7 +63,7 @@ def environment(fill: int, plain_libjpeg: bool, home: Path) -> dict[str, str]:
     }
     return {
         **os.environ,
-        "LD_PRELOAD": library("libasan.so"),
+        "LD_PRELOAD": " ".join(library(name) for name in ("libasan.so", "libstdc++.so.6")),  # the latter for its throw
         "ASAN_OPTIONS": ":".join(f"{name}={value}" for name, value in asan.items()),
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
