@@ -179,6 +179,25 @@ def check_regions(parts: Parts, images: np.ndarray, sizes: np.ndarray, name: str
             raise BetonError(f"{name} is damaged: row {start + wrong[0]} of {len(images)}: {wrong[1]}; {AGAIN}")
 
 
+def refuse_filled_pages(parts: Parts, data: memoryview, name: str) -> None:
+    """Pages behind the last region hold a trailer, or nothing: one whose footer was cleared is not to be overlooked.
+
+    Looks through the whole table, so it is for files whose table has to be looked through anyway.
+
+    Raises:
+        BetonError: there is something in such a page of a file without a trailer.
+    """
+    stop = np.uint64(parts.data_stop)
+    used = 0
+    for start in range(0, len(parts.alloc), CHUNK):
+        part = parts.alloc[start : start + CHUNK]
+        ends = np.minimum(part["ptr"], stop) + np.minimum(part["size"], stop)
+        used = max(used, int(ends[part["ptr"] < stop].max(initial=0)))
+    unused = fmt.round_up(max(used, parts.data_start), parts.page_size)
+    if np.frombuffer(data[min(unused, parts.data_stop) : parts.data_stop], np.uint8).any():
+        raise BetonError(f"{name} is damaged: the footer of its trailer is lost; {AGAIN}")
+
+
 def region_faults(parts: Parts, images: np.ndarray, sizes: np.ndarray) -> tuple[int, str] | None:
     """The first of `images` ((n,) records of format.IMAGE) that cannot be right, and why; None when all can."""
     start, stop = np.uint64(parts.data_start), np.uint64(parts.data_stop)
