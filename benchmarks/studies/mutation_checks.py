@@ -1,10 +1,10 @@
 """Loads mutants through the public Loader and says what became of each. Runs in the process that `mutations.py` starts.
 
-Each group of seeds has settings of its own (view, size, type, decoding, threads, SIMD level), drawn from its number. Its
-mutants are loaded in one of two parts, in processes whose fresh memory holds different bytes:
+Each group of seeds has settings of its own (view, size, type, decoding, threads, SIMD level), drawn from its number.
+Its mutants are loaded in one of two parts, in processes whose fresh memory holds different bytes:
 
-- ``checked``: in order, with ``on_error="skip"``, beside the portable backend on the same bytes, ``verify`` and, for
-  every third group, ``on_error="raise"``;
+- ``checked``: in order, with ``on_error="skip"``, beside the portable backend on the same bytes, ``verify``, the check
+  and re-encoding of `fasttrain.kernels.jpeg` and, for every third group, ``on_error="raise"``;
 - ``again``: the other way round, in batches of another size, with other neighbours.
 
 Pixels that depend on anything but the sample's own bytes (an earlier batch, another sample, memory that was never
@@ -12,24 +12,20 @@ written) differ between the two. The digests of both are compared by `mutations.
 """
 
 import argparse
-import ctypes
 import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sanitized
-import xxhash
+from mutation_passes import Loaded, Settings, agree, digest_of, load, seed_of, write_beton, write_files
 
 GROUP = 50  # seeds that share settings and, if they are images, a `.beton` or a folder
 PARTS = ("checked", "again")
-_BATCH = {"checked": 7, "again": 5}
 
 
 @dataclass
@@ -52,123 +48,6 @@ class Finding:
     confirmed: bool = False
     digest: str = ""
     faults: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a group is loaded."""
-
-    size: int
-    train: bool
-    bicubic: bool
-    dtype: str
-    decode: str
-    threads: int
-    simd: str
-    strict: bool  # with on_error="raise", too
-
-    @classmethod
-    def of(cls, group: int, levels: list[str]) -> "Settings":
-        generator = np.random.default_rng([group, 0x67726F75])
-        pick = lambda choices: choices[int(generator.integers(len(choices)))]  # noqa: E731
-        return cls(
-            size=pick((5, 16, 24, 33)),
-            train=pick((False, True)),
-            bicubic=pick((False, True)),
-            dtype=pick(("float32", "float32", "float16", "bfloat16")),
-            decode=pick(("exact",) * 5 + ("fast",)),
-            threads=pick((1, 1, 2)),
-            simd=pick(levels),
-            strict=group % 3 == 0,
-        )
-
-
-@dataclass
-class Loaded:
-    """What a pass over a data set gave: pixels (size, size, 3) and label by sample id, reasons of what was skipped."""
-
-    pixels: dict[str, np.ndarray]
-    labels: dict[str, int]
-    skipped: dict[str, str]
-    handed_over: int
-
-
-@contextmanager
-def fenced(dataset: Any) -> Iterator[None]:
-    """Forbid reading between the images of a `.beton` in memory: a decoder that leaves its image's bytes is stopped."""
-    from fasttrain.beton_build.format import REGION_ALIGNMENT, round_up
-    from fasttrain.loading.dataset import BetonDataset
-
-    if not isinstance(dataset, BetonDataset):
-        yield
-        return
-    sources = dataset.stored(np.arange(dataset.num_samples))
-    address = np.frombuffer(sources.buffers[0], np.uint8).ctypes.data
-    sound = np.flatnonzero(sources.stored)
-    spans = sorted((int(sources.offsets[i]), int(sources.offsets[i] + sources.lengths[i])) for i in sound)
-    gaps, reached = [], spans[0][1] if spans else 0
-    for start, stop in spans[1:]:
-        if start > reached:
-            gaps.append((reached, start))
-        reached = max(reached, stop)
-    gaps.append((reached, round_up(reached, REGION_ALIGNMENT)))
-    asan = ctypes.CDLL(None)
-
-    def apply(action: Any) -> None:
-        for start, stop in gaps:
-            action(ctypes.c_void_p(address + start), ctypes.c_size_t(stop - start))
-
-    apply(asan.__asan_poison_memory_region)
-    try:
-        yield
-    finally:
-        apply(asan.__asan_unpoison_memory_region)
-
-
-def load(path: Path, settings: Settings, backend: str, part: str, on_error: str = "skip") -> Loaded:
-    """Pass over a data set once, in the manner of `part`."""
-    import torch
-
-    from fasttrain import Loader, eval_view, train_view
-
-    view = (train_view if settings.train else eval_view)(
-        settings.size,
-        interpolation="bicubic" if settings.bicubic else "bilinear",
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-        **({"vflip": 0.5} if settings.train else {"crop_pct": 1.0, "crop_mode": "squash"}),
-    )
-    options: dict[str, Any] = {
-        "view": view, "order": "sequential", "seed": 1, "threads": settings.threads, "on_error": on_error,
-        "dtype": getattr(torch, settings.dtype), "decode": settings.decode, "backend": backend,
-    }  # fmt: skip
-    with Loader(path, 1, **options) as counted:
-        count = counted.num_samples
-    indices = np.arange(count)[:: -1 if part == "again" else 1].copy()
-    loaded = Loaded({}, {}, {}, 0)
-    with Loader(path, _BATCH[part], indices=indices, **options) as loader, fenced(loader.dataset):
-        for images, labels, ids, valid in loader:
-            rows = ids[valid].tolist()
-            names = loader.string_ids(rows)
-            for name, row, label, image in zip(names, rows, labels[valid].tolist(), images[valid], strict=True):
-                key = f"{row}/{name}"
-                loaded.pixels[key] = image.permute(1, 2, 0).to(torch.float32).numpy().copy()
-                loaded.labels[key] = label
-        loaded.skipped.update(loader.skipped)
-        loaded.handed_over = getattr(loader._backend, "handed_over", 0)
-        everything = dict(zip(loader.string_ids(indices), indices.tolist(), strict=True))
-        for name, row in everything.items():
-            if f"{row}/{name}" not in loaded.pixels and not loaded.skipped.get(name):
-                raise AssertionError(f"sample {name!r} neither came nor was skipped with a reason")
-    return loaded
-
-
-def agree(ours: np.ndarray, theirs: np.ndarray, settings: Settings) -> bool:
-    """Whether pixels are the same up to rounding; the two backends round at different places."""
-    difference = 255 * np.abs(ours - theirs)
-    # Pillow clips what a bicubic filter overshoots between its two passes, too.
-    most, mean = (60.0, 4.0) if settings.bicubic else (2.5, 0.8)
-    return bool(difference.max() <= most and difference.mean() <= mean)
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -219,8 +98,6 @@ class Checker:
         self, path: Path, mutants: list[Any], ours: dict[int, Any], findings: dict[int, Finding], settings: Settings
     ) -> None:
         """Beside the portable backend, and `verify`."""
-        from fasttrain.kernels.jpeg import check_jpeg
-
         theirs = {seed_of(key): pixels for key, pixels in load(path, settings, "portable", "checked").pixels.items()}
         wrong = bad_of(path) if path.suffix == ".beton" else None
         for one in mutants:
@@ -229,19 +106,37 @@ class Checker:
                 finding.confirmed = agree(ours[one.seed], theirs[one.seed], settings)
                 if not finding.confirmed:
                     difference = 255 * np.abs(ours[one.seed] - theirs[one.seed])
-                    finding.faults.append(
-                        f"pixels differ from the portable ones by {difference.max():.1f}, {difference.mean():.2f} levels"
-                    )
-            try:
-                sound = one.seed in theirs and (one.kind == "pixels" or bool(check_jpeg(one.data)))
-            except ValueError as error:
-                sound = False
-                if not str(error):
-                    finding.faults.append("the check gives no reason")
+                    levels = f"{difference.max():.1f}, {difference.mean():.2f} levels"
+                    finding.faults.append(f"pixels differ from the portable ones by {levels}")
+            whole = one.kind == "pixels" or self._is_sound(one, finding)
+            sound = whole and one.seed in theirs
             if sound and one.seed not in ours:
                 finding.faults.append("a sound image was refused")
             if wrong is not None and not sound and str(one.seed) not in wrong:
                 finding.faults.append("verify finds no fault with it")
+
+    def _is_sound(self, one: Any, finding: Finding) -> bool:
+        """Whether `check_jpeg` finds a stream sound. What re-encoding makes of a stream must be sound, of its size."""
+        from fasttrain.kernels.jpeg import check_jpeg, transcode_jpeg
+
+        made, size = None, None
+        try:
+            facts = check_jpeg(one.data)
+            size = facts.width, facts.height
+        except ValueError as error:
+            assert str(error), "the check gives no reason"
+        try:
+            made = transcode_jpeg(one.data, 80)
+        except ValueError as error:
+            assert str(error), "the transcoder gives no reason"
+        if made is not None:
+            try:
+                anew = check_jpeg(made)
+                if size is not None and (anew.width, anew.height) != size:
+                    finding.faults.append(f"re-encoded, it is {anew.width}x{anew.height} instead of {size}")
+            except ValueError as error:
+                finding.faults.append(f"re-encoded, it is damaged: {error}")
+        return size is not None
 
     def _raises(
         self, path: Path, mutants: list[Any], bad: set[int], findings: dict[int, Finding], settings: Settings
@@ -324,40 +219,6 @@ class Checker:
             same = key in before.pixels and np.array_equal(pixels, before.pixels[key])
             if key not in spans or loaded.labels[key] != before.labels[key] or not (same or touched):
                 finding.faults.append(f"{key} came with other pixels, label or name than were written")
-
-
-def seed_of(name: str) -> int:
-    """The seed in a sample's id: ``12``, ``3/12``, ``0003 12.jpg``."""
-    return int(name.rsplit("/", 1)[-1].split()[-1].removesuffix(".jpg"))
-
-
-def digest_of(*arrays: np.ndarray | None) -> str:
-    """Changes with any bit of the pixels."""
-    digest = xxhash.xxh3_64()
-    for array in arrays:
-        digest.update(b"none" if array is None else array.tobytes())
-    return digest.hexdigest()
-
-
-def write_beton(mutants: list[Any], folder: Path) -> Path:
-    """A `.beton` of streams or pixels, checksums and all."""
-    from fasttrain.beton_build.values import EncodedImage
-    from fasttrain.beton_build.writer import BetonWriter
-
-    path = folder / f"{mutants[0].kind} {mutants[0].seed}.beton"
-    with BetonWriter(path, len(mutants)) as writer:
-        for one in mutants:
-            writer.add(str(one.seed), [EncodedImage(one.data, one.mode, one.width, one.height), 0])
-    return path
-
-
-def write_files(mutants: list[Any], folder: Path) -> Path:
-    """A folder of files, each longer than the one before: then memory that is used again has none of it to spare."""
-    root = folder / f"files {mutants[0].seed}"
-    root.mkdir()
-    for place, one in enumerate(sorted(mutants, key=lambda one: len(one.data))):
-        (root / f"{place:04d} {one.seed}.jpg").write_bytes(one.data)
-    return root
 
 
 def bad_of(path: Path) -> set[str] | None:

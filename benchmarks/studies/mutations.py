@@ -2,16 +2,16 @@
 
 Every mutant (`fasttrain.tools.mutants`, a pure function of its seed) goes through the public Loader, `BetonReader` and
 `verify` with the native extension built under AddressSanitizer and UndefinedBehaviorSanitizer. It must end in its own,
-right pixels, or in an error that names the sample (or the file, where that is refused as a whole): no crash, no hang, no
-read out of bounds, no pixels of another sample or an earlier batch. `mutation_checks.py` says how each is checked.
+right pixels, or in an error that names the sample (or the file, where that is refused as a whole): no crash, no hang,
+no read out of bounds, no pixels of another sample or an earlier batch. `mutation_checks.py` says how that is checked.
 
     python benchmarks/studies/mutations.py                    goes on where it stopped, until 20,000 seeds are done
     python benchmarks/studies/mutations.py --seed 4711        one mutant, whatever was done before
-    python benchmarks/studies/mutations.py --photos FOLDER    half of the JPEGs made of photos, to another result
+    python benchmarks/studies/mutations.py --photos FOLDER    half of the JPEGs made of photos, for a run of its own
 
 Python and torch run in the same processes, but are not built under sanitizers. libjpeg-turbo is the system's, unless
-FASTTRAIN_STATIC_JPEG names a static one; this makes one that AddressSanitizer sees into (its assembly is switched off for
-every other thousand of seeds):
+FASTTRAIN_STATIC_JPEG names a static one, for another run; this makes one that AddressSanitizer sees into. Its assembly,
+which no sanitizer sees into, is switched off for every other thousand of seeds.
 
     CFLAGS="-fsanitize=address -g -O1" kernels/native/build_libjpeg_turbo.sh build/libjpeg-turbo-asan
     FASTTRAIN_STATIC_JPEG=$PWD/build/libjpeg-turbo-asan python benchmarks/studies/mutations.py
@@ -42,9 +42,10 @@ from fasttrain.base.atomic import atomic_path
 from fasttrain.tools.bench.measure import machine_facts
 from fasttrain.tools.mutants import bases_digest, mutant
 
-RESULTS = sanitized.REPOSITORY / "benchmarks" / "results"
+RESULTS = sanitized.REPOSITORY / "benchmarks" / "results" / "mutations.json"
+SOURCES = ("kernels", "kernels/native", "beton_build", "fasttrain/loading", "fasttrain/tools/mutants")
 CHECKS = Path(__file__).with_name("mutation_checks.py")
-CHUNK = 20 * GROUP  # of which every other one runs with libjpeg-turbo's assembly, which no sanitizer sees into
+CHUNK = 20 * GROUP
 PATIENCE = 900.0  # seconds for a chunk, some twenty times what it takes
 FILL = {"checked": 0xA5, "again": 0x3C}
 
@@ -158,34 +159,34 @@ def ranges(seeds: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def built(folder: Path) -> Path:
-    """The sanitized extension in `folder`, compiled unless it is there."""
+def built() -> Path:
+    """The sanitized extension, compiled unless it is there."""
+    libjpeg = os.environ.get("FASTTRAIN_STATIC_JPEG", "")
+    key = xxhash.xxh3_64_hexdigest(f"{sources_digest('kernels/native')} {libjpeg} {sanitized.compiler()}".encode())
+    folder = sanitized.REPOSITORY / "build" / "sanitized" / key
     found = list((folder / "fasttrain" / "kernels").glob("_native*.so"))
     return found[0] if found else sanitized.build(folder)
 
 
-def identity(extension: Path, photos: Path | None) -> dict[str, Any]:
-    """What the findings depend on."""
+def identity(photos: Path | None) -> dict[str, Any]:
+    """What the findings depend on: which run they belong to, and what it was made with."""
     libjpeg = os.environ.get("FASTTRAIN_STATIC_JPEG")
-    header = Path(libjpeg, "include", "jconfig.h") if libjpeg else None
-    facts: dict[str, Any] = {
-        "sources": sources_digest(),
+    return {
+        "libjpeg": libjpeg_version(Path(libjpeg, "include", "jconfig.h") if libjpeg else None),
+        "photos": len(list(photos.iterdir())) if photos else 0,
+        "sources": sources_digest(*SOURCES),
         "bases": bases_digest(),
         "compiler": sanitized.compiler(),
         "flags": " ".join(sanitized.COMPILE),
-        "sanitizers": Path(os.path.realpath(sanitized.library("libasan.so"))).name
-        + ", "
-        + Path(os.path.realpath(sanitized.library("libubsan.so"))).name,
-        "libjpeg": libjpeg_version(header),
+        "sanitizers": [Path(sanitized.library(name)).resolve().name for name in ("libasan.so", "libubsan.so")],
     }
-    return facts | ({"photos": len(list(photos.iterdir()))} if photos else {})
 
 
 def libjpeg_version(header: Path | None) -> str:
     """Version of libjpeg-turbo, and whether it is the system's or a static one."""
     if header is None:
         text = subprocess.run(
-            [os.environ.get("CXX", "g++"), "-E", "-dM", "-include", "cstdio", "-include", "jpeglib.h", "-x", "c++", "-"],
+            [os.environ.get("CXX", "g++"), *["-E", "-dM", "-include", "cstdio", "-include", "jpeglib.h", "-x", "c++", "-"]],
             check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         ).stdout  # fmt: skip
     else:
@@ -194,14 +195,37 @@ def libjpeg_version(header: Path | None) -> str:
     return f"libjpeg-turbo {version}, " + ("the system's" if header is None else "static")
 
 
-def sources_digest() -> str:
-    """Changes with the native sources, the generator of mutants and the checks."""
+def sources_digest(*folders: str) -> str:
+    """Changes with the sources in `folders` of the repository."""
     digest = xxhash.xxh3_64()
-    folders = ("kernels/native", "fasttrain/tools/mutants")
-    files = [path for folder in folders for path in (sanitized.REPOSITORY / folder).iterdir() if path.is_file()]
-    for path in [*sorted(files), CHECKS]:
-        digest.update(path.read_bytes())
+    for folder in folders:
+        for path in sorted((sanitized.REPOSITORY / folder).glob("*.*")):
+            if path.suffix in (".py", ".cpp", ".h", ".inc"):
+                digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+class Results:
+    """The file of results: a run for each libjpeg, with and without photos.
+
+    Raises:
+        SystemExit: this run was begun with other sources or tools.
+    """
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self._about = about
+        self._runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+        mine = [run for run in self._runs if all(run["about"][key] == about[key] for key in ("libjpeg", "photos"))]
+        self.before: dict[str, Any] | None = mine[0] if mine else None
+        if self.before is not None and self.before["about"] != about:
+            raise SystemExit(f"this run was begun with other sources or tools; take it out of {RESULTS} to begin anew")
+        self._runs = [run for run in self._runs if run is not self.before]
+
+    def write(self, study: Study) -> None:
+        """Put the study's findings into the file."""
+        runs = sorted([*self._runs, {"about": self._about, **study.as_json()}], key=lambda run: str(run["about"]))
+        with atomic_path(RESULTS) as part:
+            part.write_text(json.dumps({"machine": machine_facts(), "runs": runs}, indent=2) + "\n")
 
 
 def show(study: Study, seed: int) -> None:
@@ -220,31 +244,22 @@ def main() -> int:
     parser.add_argument("--budget-minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, help="only this mutant")
     parser.add_argument("--photos", type=Path)
-    parser.add_argument("--build", type=Path, help="folder of the sanitized extension, kept for the next time")
     arguments = parser.parse_args()
-    place = RESULTS / ("mutations_photos.json" if arguments.photos else "mutations.json")
     until = time.monotonic() + 60 * arguments.budget_minutes
-    folder = (arguments.build or sanitized.REPOSITORY / "build" / f"sanitized-{sources_digest()}").resolve()
     with tempfile.TemporaryDirectory() as home:
-        study = Study(built(folder), arguments.photos, Path(home))
+        study = Study(built(), arguments.photos, Path(home))
         if arguments.seed is not None:
             show(study, arguments.seed)
             return bool(study.failures)
-        about = identity(study.extension, arguments.photos)
-        if place.exists():
-            before = json.loads(place.read_text())
-            if before["about"] != about:
-                print(f"{place} was made by other sources or tools; remove it to begin again", file=sys.stderr)
-                return 1
-            study.go_on(before)
+        results = Results(identity(arguments.photos))
+        if results.before is not None:
+            study.go_on(results.before)
         left = [seed for seed in range(arguments.count) if seed not in study.done]
         for start in range(0, len(left), CHUNK):
             if time.monotonic() > until:
                 break
             study.run(left[start : start + CHUNK])
-            result = {"machine": machine_facts(), "about": about, **study.as_json()}
-            with atomic_path(place) as part:
-                part.write_text(json.dumps(result, indent=2) + "\n")
+            results.write(study)
             print(f"{len(study.done):,} mutants, {len(study.failures)} failures", flush=True)
     return bool(study.failures)
 

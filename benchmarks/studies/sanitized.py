@@ -1,6 +1,7 @@
 """Builds the native extension under AddressSanitizer and UndefinedBehaviorSanitizer, and starts Python with it."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ LINK = ["-fsanitize=address,undefined", "-Wl,--exclude-libs,ALL"]
 
 _BUILD = """
 import json, sys
+import setuptools
 from distutils.core import run_setup
 folder, compile, link = json.loads(sys.argv.pop())
 distribution = run_setup("setup.py", ["-q", "build_ext"], stop_after="init")
@@ -36,10 +38,11 @@ def build(folder: Path) -> Path:
     With ``FASTTRAIN_STATIC_JPEG`` (see kernels/native/build_libjpeg_turbo.sh, which heeds CFLAGS) libjpeg-turbo can be
     under AddressSanitizer as well.
     """
-    import json
-
     arguments = json.dumps([str(folder), COMPILE, LINK])
-    subprocess.run([sys.executable, "-c", "import setuptools\n" + _BUILD, arguments], check=True, cwd=REPOSITORY)
+    command = [sys.executable, "-W", "ignore", "-c", _BUILD, arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"the native extension cannot be built under sanitizers:\n{done.stdout}")
     [extension] = (folder / "fasttrain" / "kernels").glob("_native*.so")
     return extension
 

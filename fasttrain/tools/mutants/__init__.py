@@ -43,7 +43,7 @@ class Mutant:
 
 
 def mutant(seed: int, kind: Kind | None = None, photos: Sequence[bytes] = ()) -> Mutant:
-    """The mutant `seed`, of the kind that its seed says or of `kind`. Half of the JPEGs come from `photos`, if given."""
+    """The mutant `seed`, of the kind that the seed says or of `kind`; half of the JPEGs from `photos`, if given."""
     generator = np.random.default_rng([seed, 0x6D757461])
     drawn = KINDS[int(generator.choice(len(KINDS), p=_SHARES))]
     kind = kind or drawn

@@ -87,7 +87,7 @@ def _chosen(data: bytearray, generator: np.random.Generator, markers: frozenset[
 
 
 def _on(*markers: int) -> Callable[[Callable[[bytearray, Segment, np.random.Generator], None]], Change]:
-    """Makes a change of an edit of a segment of one of `markers` (any if none is named); streams without one get away."""
+    """Makes a change of an edit of a segment of one of `markers` (any if none is named), if the stream has one."""
 
     def decorate(edit: Callable[[bytearray, Segment, np.random.Generator], None]) -> Change:
         def change(data: bytearray, generator: np.random.Generator) -> None:

@@ -9,7 +9,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
 @dataclass(frozen=True)
 class Segment:
-    """A marker segment: bytes ``[start, stop)`` of the stream, the marker included; its body begins behind the length."""
+    """A marker segment: bytes ``[start, stop)`` of the stream, marker included; its body begins behind the length."""
 
     marker: int
     start: int
