@@ -62,7 +62,7 @@ def fenced(dataset: Any) -> Iterator[None]:
         yield
         return
     sources = dataset.stored(np.arange(dataset.num_samples))
-    address = np.frombuffer(sources.buffers[0], np.uint8).ctypes.data
+    address = np.frombuffer(memoryview(sources.buffers[0]), np.uint8).ctypes.data
     sound = np.flatnonzero(sources.stored)
     spans = sorted((int(sources.offsets[i]), int(sources.offsets[i] + sources.lengths[i])) for i in sound)
     gaps, reached = [], spans[0][1] if spans else 0

@@ -175,6 +175,7 @@ def identity(photos: Path | None) -> dict[str, Any]:
         "libjpeg": libjpeg_version(Path(libjpeg, "include", "jconfig.h") if libjpeg else None),
         "photos": len(list(photos.iterdir())) if photos else 0,
         "sources": sources_digest(*SOURCES),
+        "checks": xxhash.xxh3_64_hexdigest(CHECKS.read_bytes() + CHECKS.with_name("mutation_passes.py").read_bytes()),
         "bases": bases_digest(),
         "compiler": sanitized.compiler(),
         "flags": " ".join(sanitized.COMPILE),
@@ -185,10 +186,10 @@ def identity(photos: Path | None) -> dict[str, Any]:
 def libjpeg_version(header: Path | None) -> str:
     """Version of libjpeg-turbo, and whether it is the system's or a static one."""
     if header is None:
-        text = subprocess.run(
-            [os.environ.get("CXX", "g++"), *["-E", "-dM", "-include", "cstdio", "-include", "jpeglib.h", "-x", "c++", "-"]],
-            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-        ).stdout  # fmt: skip
+        compiler = os.environ.get("CXX", "g++")
+        command = [compiler, "-E", "-dM", "-include", "cstdio", "-include", "jpeglib.h", "-x", "c++", "-"]
+        done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        text = done.stdout
     else:
         text = header.read_text()
     [version] = [line.split()[-1] for line in text.splitlines() if "define LIBJPEG_TURBO_VERSION " in line]

@@ -11,6 +11,7 @@ from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.trailer import FOOTER, SECTION, checksum
 from fasttrain.beton_build.values import EncodedImage, Value
 from fasttrain.beton_build.writer import BetonWriter
+from fasttrain.kernels.jpeg_markers import read_header
 from fasttrain.tools.mutants.damage import below
 from fasttrain.tools.mutants.streams import picture, stream
 
@@ -90,8 +91,6 @@ def _values(row: int, kind: str) -> list[Value]:
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height that a stream's header states, (0, 0) when it cannot be read."""
-    from fasttrain.kernels.jpeg_markers import read_header
-
     header = read_header(data)
     return (0, 0) if header is None else (header.frame.width, header.frame.height)
 
@@ -110,7 +109,7 @@ def _as_ffcv(data: bytes) -> bytes:
 # --- changes ----------------------------------------------------------------------------------------------------------
 
 
-def _numbers_in(part: str, start: int, stop: int, generator: np.random.Generator, data: bytes) -> tuple[int, int]:
+def _number_in(part: str, start: int, stop: int, generator: np.random.Generator) -> tuple[int, int]:
     """Offset and width of one of the numbers that a part is made of, or of any bytes."""
     if part == "header":
         place = below(generator, 5)
@@ -118,9 +117,8 @@ def _numbers_in(part: str, start: int, stop: int, generator: np.random.Generator
     if part in ("table", "sections"):
         return start + 8 * below(generator, (stop - start) // 8), 8
     if part == "directory":
-        return start + SECTION.itemsize * below(generator, (stop - start) // SECTION.itemsize) + 16 + 8 * below(
-            generator, 3
-        ), 8
+        record = start + SECTION.itemsize * below(generator, (stop - start) // SECTION.itemsize)
+        return record + 16 + 8 * below(generator, 3), 8
     if part == "footer":
         return start + 16 + 8 * below(generator, 3), 8
     width = (1, 2, 4, 8)[below(generator, 4)]
@@ -140,7 +138,7 @@ def _change(data: bytearray, layout: Layout, generator: np.random.Generator) -> 
         length = min(1 + below(generator, 40), stop - at)
         data[at : at + length] = generator.bytes(length)
     elif kind == "number":
-        at, width = _numbers_in(part, start, stop, generator, data)
+        at, width = _number_in(part, start, stop, generator)
         old = int.from_bytes(data[at : at + width], "little")
         near = (old - 1, old + 1, old + 24, old - 64, old + 64, old * 2, len(data) - old)
         values = near if generator.random() < 0.5 else _NUMBERS
@@ -195,8 +193,8 @@ def damaged(name: str, generator: np.random.Generator) -> tuple[bytes, tuple[str
     data = bytearray(sound(name))
     layout = Layout.of(bytes(data))
     if generator.random() < 0.2:
-        names = (_shift(data, layout, generator),)
-        return bytes(data), names, False
+        shifted = _shift(data, layout, generator)
+        return bytes(data), (shifted,), False
     names = tuple(_change(data, layout, generator) for _ in range((1, 1, 2, 3)[below(generator, 4)]))
     sealed = "footer" in layout.parts and generator.random() < 0.5
     if sealed:
