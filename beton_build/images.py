@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 _ORIENTATION_TAG = 0x0112
+_UNKNOWN = "it is not an image of a known format"
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -89,6 +90,8 @@ def upright_size(source: Path | BytesIO) -> tuple[int, int]:
     with source.open("rb") if isinstance(source, Path) else source as file:
         try:
             image = Image.open(file)
+        except Image.UnidentifiedImageError:  # whose message shows Python's name of the file
+            raise ValueError(_UNKNOWN) from None
         except Exception as error:  # see `opened`
             raise ValueError(_reason(error)) from None
         swapped = orientation(image) >= 5  # orientations 5 to 8 turn the image by a quarter
@@ -143,7 +146,7 @@ def opened(data: Data) -> Image.Image:
     try:
         return Image.open(BytesIO(data))
     except Image.UnidentifiedImageError:
-        raise ValueError("it is not an image of a known format") from None
+        raise ValueError(_UNKNOWN) from None
     except Exception as error:  # Pillow's format plug-ins raise many kinds of error on damaged headers
         raise ValueError(_reason(error)) from None
 

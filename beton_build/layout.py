@@ -63,7 +63,10 @@ def parse(data: memoryview, name: str) -> Parts:
     if table_at < metadata_at or (data.nbytes - table_at) % fmt.ALLOC.itemsize:
         raise BetonError(f"{name} is damaged or cut short: its allocation table does not fit the file; {AGAIN}")
     fields = fmt.unpack_fields(data[fmt.HEADER.itemsize : metadata_at], num_fields)
-    record = fmt.metadata_dtype(fields)
+    try:
+        record = fmt.metadata_dtype(fields)
+    except BetonError as error:
+        raise BetonError(f"{name} cannot be read: {error}") from None
     head_stop = metadata_at + num_samples * record.itemsize
     if head_stop > table_at:
         raise BetonError(f"{name} is damaged: {num_samples} samples do not fit before its allocation table; {AGAIN}")
@@ -177,6 +180,25 @@ def check_regions(parts: Parts, images: np.ndarray, sizes: np.ndarray, name: str
         wrong = region_faults(parts, images[start : start + CHUNK], sizes[start : start + CHUNK])
         if wrong is not None:
             raise BetonError(f"{name} is damaged: row {start + wrong[0]} of {len(images)}: {wrong[1]}; {AGAIN}")
+
+
+def refuse_filled_pages(parts: Parts, data: memoryview, name: str) -> None:
+    """Pages behind the last region hold a trailer, or nothing: one whose footer was cleared is not to be overlooked.
+
+    Looks through the whole table, so it is for files whose table has to be looked through anyway.
+
+    Raises:
+        BetonError: there is something in such a page of a file without a trailer.
+    """
+    first, stop = np.uint64(parts.data_start), np.uint64(parts.data_stop)
+    used = 0
+    for start in range(0, len(parts.alloc), CHUNK):
+        part = parts.alloc[start : start + CHUNK]
+        sound = (part["ptr"] >= first) & (part["ptr"] < stop) & (part["size"] <= stop - np.minimum(part["ptr"], stop))
+        used = max(used, int((part["ptr"] + part["size"])[sound].max(initial=0)))
+    unused = fmt.round_up(max(used, parts.data_start), parts.page_size)
+    if np.frombuffer(data[min(unused, parts.data_stop) : parts.data_stop], np.uint8).any():
+        raise BetonError(f"{name} is damaged: the footer of its trailer is lost; {AGAIN}")
 
 
 def region_faults(parts: Parts, images: np.ndarray, sizes: np.ndarray) -> tuple[int, str] | None:

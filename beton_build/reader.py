@@ -266,7 +266,10 @@ class BetonReader:
             mine = table[table["ptr"] == offset]
             if len(mine) != 1:
                 raise BetonError(f"{self.path} is damaged: row {row}, field {spec.name!r} is not in its table")
-            data = self._region(int(offset[0]), int(mine["size"][0]))
+            try:
+                data = self._region(int(offset[0]), int(mine["size"][0]))
+            except ValueError as error:
+                raise BetonError(f"{self.path} is damaged: row {row}, field {spec.name!r}: {error}") from None
         return EncodedImage(data, int(entry["mode"]), int(entry["width"]), int(entry["height"]))
 
     def _region(self, offset: int, size: int) -> memoryview:
@@ -375,6 +378,7 @@ class BetonReader:
         """For a file without our trailer: find the images' sizes in its table, and check all records once."""
         sizes = load_sizes(self.path, self.num_samples)
         if sizes is None:
+            layout.refuse_filled_pages(self._parts, self._data, str(self.path))
             sizes = layout.sizes_from_table(self._parts.alloc, self._images["data_ptr"], str(self.path))
             layout.check_regions(self._parts, self._images, sizes, str(self.path))
             store_sizes(self.path, sizes)

@@ -9,8 +9,7 @@
 namespace fasttrain {
 namespace {
 
-constexpr int kSlack = 512;     // zero bytes behind a segment: a block may begin in it and be all beyond its end
-constexpr int kMaxMean = 2048;  // twice the range of a dequantised DC coefficient of 8-bit pixels
+constexpr int kSlack = 512;  // zero bytes behind a segment: a block may begin in it and be all beyond its end
 
 constexpr const char* kNoCode = "its entropy code is damaged: a code that stands for nothing";
 constexpr const char* kEndsEarly = "its entropy code is damaged: it ends before the image does";
@@ -71,10 +70,8 @@ const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
   if (!dc) return kNoCode;
   if (dc.size() != 0) {
     component.predictor += value_of(dc, bits.window());
-    const long mean = static_cast<long>(component.predictor) * std::max(component.quantum, 1);
-    if (mean > kMaxMean + component.quantum || mean < -kMaxMean - component.quantum) {
-      return "its entropy code is damaged: a block far too bright or too dark";
-    }
+    // What was kept here and rounded to another quantum has to pass the check, too.
+    if (is_wild_mean(component.predictor, component.quantum, kKeep ? 0 : component.quantum)) return kWildMean;
   }
   bits.drop(dc.bits());
   const float* ratios = kKeep ? component.plane->ratios : nullptr;

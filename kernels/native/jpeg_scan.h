@@ -27,6 +27,14 @@ struct CoefficientPlane {
 ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t* data, std::size_t size,
                       std::size_t& end, const char*& reason, CoefficientPlane* planes = nullptr);
 
+// Whether the mean of a block (a DC coefficient and its quantum) lies beyond twice the range of 8-bit pixels and `slack`.
+inline bool is_wild_mean(int value, int quantum, int slack) {
+  constexpr long kMaxMean = 2048;
+  const long mean = static_cast<long>(value) * std::max(quantum, 1);
+  return mean > kMaxMean + slack || mean < -kMaxMean - slack;
+}
+constexpr const char* kWildMean = "its entropy code is damaged: a block far too bright or too dark";
+
 // Blocks of a component in whole MCUs.
 struct PlaneShape {
   JDIMENSION across, down;

@@ -146,7 +146,7 @@ class Transcoder {
   void set_up_encoder();
   void set_up_planes();
   bool read(const std::uint8_t* data, std::size_t size);
-  void read_by_libjpeg();
+  bool read_by_libjpeg();
   bool stays(int component) const;  // whether a component's sub-sampling is that of the target
   void fill(int component);
   void halve(int component, std::size_t row, std::size_t column, const float* quanta, Matrix& out);
@@ -201,26 +201,31 @@ void Transcoder::set_up_planes() {
 bool Transcoder::read(const std::uint8_t* data, std::size_t size) {
   std::size_t end;
   const ScanVerdict verdict = walk_scan(work_.decoder, data, size, end, work_.damage, work_.planes);
-  if (verdict == ScanVerdict::unknown) read_by_libjpeg();
-  return verdict != ScanVerdict::damaged;
+  return verdict == ScanVerdict::unknown ? read_by_libjpeg() : verdict == ScanVerdict::sound;
 }
 
-// Progressive images and the like: libjpeg collects the coefficients.
-void Transcoder::read_by_libjpeg() {
+// Progressive images and the like: libjpeg collects the coefficients, and lets any mean of a block pass.
+bool Transcoder::read_by_libjpeg() {
   jpeg_decompress_struct& decoder = work_.decoder;
   const auto common = reinterpret_cast<j_common_ptr>(&decoder);
   jvirt_barray_ptr* arrays = jpeg_read_coefficients(&decoder);
   for (int i = 0; i < decoder.num_components; ++i) {
     const jpeg_component_info& info = decoder.comp_info[i];
     const float* ratios = work_.planes[i].ratios;
+    const int quantum = decoder.quant_tbl_ptrs[info.quant_tbl_no]->quantval[0];
     for (JDIMENSION row = 0; row < info.height_in_blocks; ++row) {
       const JCOEF* from = (*decoder.mem->access_virt_barray)(common, arrays[i], row, 1, FALSE)[0][0];
       JCOEF* to = work_.planes[i].rows[row][0];
       for (std::size_t k = 0; k < std::size_t{info.width_in_blocks} * DCTSIZE2; ++k) {
+        if (k % DCTSIZE2 == 0 && is_wild_mean(from[k], quantum, 0)) {
+          work_.damage = kWildMean;
+          return false;
+        }
         to[k] = ratios ? rescaled(from[k], ratios[k % DCTSIZE2]) : from[k];
       }
     }
   }
+  return true;
 }
 
 void Transcoder::set_up_encoder() {

@@ -14,6 +14,7 @@ from fasttrain.beton_build.describe import describe
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import FOOTER
 from fasttrain.beton_build.values import EncodedImage
+from fasttrain.beton_build.verify import verify
 from fasttrain.beton_build.writer import BetonWriter
 
 N = 5
@@ -215,3 +216,24 @@ def test_files_without_images(tmp_path: Path) -> None:
         assert describe(reader)["jpeg"] == 0
         with pytest.raises(BetonError, match=r"no RGB image field, only: x \(float\)"):
             reader.image(0)
+
+
+def test_a_cleared_footer_makes_no_file_of_ffcv(good: Path) -> None:
+    """Else its images would come without their names, and with other views."""
+    patch(good, table_at(good) - FOOTER.itemsize, bytes(FOOTER.itemsize))
+    with pytest.raises(BetonError, match="footer of its trailer is lost"):
+        BetonReader(good)
+
+
+def test_a_further_image_with_a_wild_size_is_named(tmp_path: Path, pixels: Callable[..., np.ndarray]) -> None:
+    path = tmp_path / "two.beton"
+    fields = (*fmt.IMAGE_AND_LABEL, fmt.FieldSpec("second", fmt.IMAGE_FIELD))
+    with BetonWriter(path, 2, fields) as writer:
+        for row in range(2):
+            image = EncodedImage(pixels(8, 8, row).tobytes(), fmt.MODE_RAW, 8, 8)
+            writer.add(f"id{row}", [image, 0, image])
+    foreign = as_foreign(path)
+    patch(foreign, table_at(foreign) + 3 * 24 + 16, (1 << 40).to_bytes(8, "little"))
+    report = verify(foreign, 1)
+    assert [error.sample_id for error in report.bad] == ["1"]
+    assert "field 'second'" in report.bad[0].reason

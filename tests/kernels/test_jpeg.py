@@ -297,6 +297,16 @@ def test_transcoding_grey_and_what_it_leaves_to_others() -> None:
     assert transcode_jpeg(encode(picture(40, 30), keep_rgb=True), 90) is None
 
 
+@needs_native
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}])
+def test_nothing_is_made_that_the_check_refuses(kind: dict[str, Any]) -> None:
+    """libjpeg takes a mean far outside of the range; a stream with it would fail when it is verified."""
+    data = bytearray(encode(Image.new("L", (24, 16), "white"), quality=75, **kind))
+    data[data.index(b"\xff\xdb") + 5] = 255  # the quantum of the means
+    with pytest.raises(ValueError, match="far too bright"):
+        transcode_jpeg(bytes(data), 90)
+
+
 def test_headers() -> None:
     header = jpeg_markers.read_header(encode(picture(33, 21), progressive=True, subsampling="4:2:2"))
     assert header is not None
