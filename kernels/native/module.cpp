@@ -2,6 +2,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "buffer_view.h"
+#include "indexed_module.h"
 #include "jpeg_check.h"
 #include "jpeg_transcode.h"
 #include "loading_module.h"
@@ -10,21 +12,8 @@ namespace py = pybind11;
 
 namespace {
 
-// A contiguous view of any bytes-like object, which must not change meanwhile.
-struct View {
-  explicit View(const py::buffer& buffer) : info(buffer.request()) {
-    if (info.itemsize != 1 || info.ndim != 1 || (info.size > 1 && info.strides[0] != 1)) {
-      throw py::value_error("a contiguous buffer of bytes is needed");
-    }
-  }
-  const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(info.ptr); }
-  std::size_t size() const { return static_cast<std::size_t>(info.size); }
-
-  py::buffer_info info;
-};
-
 py::dict check(const py::buffer& buffer) {
-  const View view(buffer);
+  const fasttrain::BufferView view(buffer);
   fasttrain::JpegFacts facts;
   {
     py::gil_scoped_release unlocked;
@@ -49,7 +38,7 @@ py::dict check(const py::buffer& buffer) {
 }
 
 py::object transcode(const py::buffer& buffer, int quality) {
-  const View view(buffer);
+  const fasttrain::BufferView view(buffer);
   std::optional<fasttrain::JpegStream> stream;
   {
     py::gil_scoped_release unlocked;
@@ -73,4 +62,5 @@ PYBIND11_MODULE(_native, module) {
   module.def("check", &check, py::arg("data"));
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
   fasttrain::bind_loading(module);
+  fasttrain::bind_indexed(module);
 }
