@@ -84,14 +84,14 @@ inline const char* decode_mean(BitReader& bits, const HuffmanTable& table, int& 
   return nullptr;
 }
 
-// The AC coefficient at hand, whatever its code. `place` becomes 64 at the end of the block.
-inline const char* decode_long(BitReader& bits, const HuffmanTable& table, unsigned& place, JCOEF* block) {
+// The AC coefficient at hand, whatever its code. `place` becomes 64 or more at the end of the block.
+inline const char* decode_long(BitReader& bits, const HuffmanTable& table, int& place, JCOEF* block) {
   const Entry entry = table.find(bits.window());
   if (!entry) return kNoCode;
   if (entry.advance() == kBlockSize) {
     place |= 64;
   } else {
-    place += static_cast<unsigned>(entry.advance());
+    place += entry.advance();
     if (place >= kBlockSize) return kTooMany;
     if (entry.size() != 0) block[kZigzag.places[place]] = static_cast<JCOEF>(value_of(entry, bits.window()));
   }
@@ -104,30 +104,39 @@ inline const char* decode_block(BitReader& bits, const ScanTables::Block& plan, 
   bits.refill();
   if (const char* reason = decode_mean(bits, *plan.dc, mean)) return reason;
   block[0] = static_cast<JCOEF>(mean);
-  unsigned place = 0;
-  while (place < 63) {
+  const std::uint8_t* zigzag = kZigzag.places;  // of the last coefficient
+  const std::uint8_t* const last = zigzag + 63;
+  while (true) {
     bits.refill();
     for (int turn = 0; turn < kStepsPerRefill; ++turn) {
-      const Step step = plan.steps->find(bits.window());
-      if (place + step.reach() > 63) {
+      const Step& step = plan.steps->find(bits.window());
+      const std::uint8_t* next = zigzag + step.reach;
+      if (__builtin_expect(next > last, 0)) {  // a long code, or the end of a full block
+        int place = static_cast<int>(zigzag - kZigzag.places);
         bits.refill();
-        if (const char* reason = decode_long(bits, *plan.ac, place, block)) return reason;
+        if (place < 63) {
+          if (const char* reason = decode_long(bits, *plan.ac, place, block)) return reason;
+        }
+        if (place >= 63) {
+          *extent = static_cast<std::uint8_t>(place & 63);
+          return nullptr;
+        }
+        next = kZigzag.places + place;
+        zigzag = next;
         break;
       }
-      bits.drop(step.bits());
-      block[kZigzag.places[place + step.first_place()]] = step.first_value();
-      block[kZigzag.places[place + step.second_place()]] = step.second_value();
-      if (step.ends()) {
-        place += step.reach() - 1;
-        *extent = static_cast<std::uint8_t>(place);
+      const unsigned count = step.bits;
+      block[zigzag[step.first_place]] = step.first_value;
+      block[zigzag[step.second_place]] = step.second_value;
+      zigzag = next;
+      bits.drop_flagged(count);
+      if (count & kEnds) {
+        bits.clear_flag();
+        *extent = static_cast<std::uint8_t>(zigzag - 1 - kZigzag.places);
         return nullptr;
       }
-      place += step.reach();
-      if (place == 63) break;
     }
   }
-  *extent = static_cast<std::uint8_t>(place & 63);
-  return nullptr;
 }
 
 const char* decode_units(const ScanTables& tables, Lane& lane, int units) {
