@@ -100,6 +100,7 @@ class HeaderReader {
       IndexedComponent& component = header_.components[i];
       component.id = reader.byte();
       const int factors = reader.byte();
+      if ((factors >> 4) == 0 || (factors & 15) == 0) throw JpegError(kDamaged);
       horizontal[i] = component.columns = factors >> 4;
       vertical[i] = component.rows = factors & 15;
       component.quantisation = reader.byte();

@@ -84,26 +84,30 @@ inline const char* decode_mean(BitReader& bits, const HuffmanTable& table, int& 
   return nullptr;
 }
 
-// The AC coefficient at hand, whatever its code. `place` becomes 64 or more at the end of the block.
-inline const char* decode_long(BitReader& bits, const HuffmanTable& table, int& place, JCOEF* block) {
-  const Entry entry = table.find(bits.window());
+// The AC coefficient at hand, whatever its code; `place` is that of the last one, and becomes 64 or more at the end of the
+// block.
+template <bool kKeep>
+inline const char* decode_long(BitReader& bits, const ScanTables::Block& plan, int& place, JCOEF* block) {
+  bits.refill();
+  const Entry entry = plan.ac->find(bits.window());
   if (!entry) return kNoCode;
   if (entry.advance() == kBlockSize) {
     place |= 64;
   } else {
     place += entry.advance();
     if (place >= kBlockSize) return kTooMany;
-    if (entry.size() != 0) block[kZigzag.places[place]] = static_cast<JCOEF>(value_of(entry, bits.window()));
+    if (kKeep && entry.size() != 0) block[kZigzag.places[place]] = static_cast<JCOEF>(value_of(entry, bits.window()));
   }
   bits.drop(entry.bits());
   return nullptr;
 }
 
+template <bool kKeep>
 inline const char* decode_block(BitReader& bits, const ScanTables::Block& plan, int& mean, JCOEF* block,
                                 std::uint8_t* extent) {
   bits.refill();
   if (const char* reason = decode_mean(bits, *plan.dc, mean)) return reason;
-  block[0] = static_cast<JCOEF>(mean);
+  if (kKeep) block[0] = static_cast<JCOEF>(mean);
   const std::uint8_t* zigzag = kZigzag.places;  // of the last coefficient
   const std::uint8_t* const last = zigzag + 63;
   while (true) {
@@ -113,26 +117,26 @@ inline const char* decode_block(BitReader& bits, const ScanTables::Block& plan, 
       const std::uint8_t* next = zigzag + step.reach;
       if (__builtin_expect(next > last, 0)) {  // a long code, or the end of a full block
         int place = static_cast<int>(zigzag - kZigzag.places);
-        bits.refill();
         if (place < 63) {
-          if (const char* reason = decode_long(bits, *plan.ac, place, block)) return reason;
+          if (const char* reason = decode_long<kKeep>(bits, plan, place, block)) return reason;
         }
         if (place >= 63) {
-          *extent = static_cast<std::uint8_t>(place & 63);
+          if (kKeep) *extent = static_cast<std::uint8_t>(place & 63);
           return nullptr;
         }
-        next = kZigzag.places + place;
-        zigzag = next;
+        zigzag = kZigzag.places + place;
         break;
       }
       const unsigned count = step.bits;
-      block[zigzag[step.first_place]] = step.first_value;
-      block[zigzag[step.second_place]] = step.second_value;
+      if (kKeep) {
+        block[zigzag[step.first_place]] = step.first_value;
+        block[zigzag[step.second_place]] = step.second_value;
+      }
       zigzag = next;
       bits.drop_flagged(count);
       if (count & kEnds) {
         bits.clear_flag();
-        *extent = static_cast<std::uint8_t>(zigzag - 1 - kZigzag.places);
+        if (kKeep) *extent = static_cast<std::uint8_t>(zigzag - 1 - kZigzag.places);
         return nullptr;
       }
     }
@@ -148,7 +152,7 @@ const char* decode_units(const ScanTables& tables, Lane& lane, int units) {
       if (bits.position() >= lane.limit) return kNoFit;
       const std::size_t place = plan.first + plan.stride * static_cast<std::size_t>(unit);
       const char* reason =
-          decode_block(bits, plan, lane.means[plan.component], lane.coefficients + place * 64, lane.extents + place);
+          decode_block<true>(bits, plan, lane.means[plan.component], lane.coefficients + place * 64, lane.extents + place);
       if (reason) return reason;
     }
   }
@@ -159,13 +163,11 @@ const char* decode_units(const ScanTables& tables, Lane& lane, int units) {
 // Go over MCUs whose coefficients are not wanted.
 const char* skip_units(const ScanTables& tables, Lane& lane) {
   BitReader bits = lane.bits;
-  JCOEF block[kBlockSize + 1];
-  std::uint8_t extent;
   for (int unit = 0; unit < lane.skipped; ++unit) {
     for (int i = 0; i < tables.count; ++i) {
       const ScanTables::Block& plan = tables.blocks[i];
       if (bits.position() >= lane.limit) return kNoFit;
-      if (const char* reason = decode_block(bits, plan, lane.means[plan.component], block, &extent)) return reason;
+      if (const char* reason = decode_block<false>(bits, plan, lane.means[plan.component], nullptr, nullptr)) return reason;
     }
   }
   lane.bits = bits;

@@ -59,8 +59,9 @@ void IndexedView::plan(const View& view, const IndexedHeader& header) {
     region_ = {std::min(region_.left, x.low / wide), std::min(region_.top, y.low / high),
                std::max(region_.right, (x.high + wide - 1) / wide), std::max(region_.bottom, (y.high + high - 1) / high)};
   }
+  kernels_ = &plane_kernels(current_simd());
   held_ = 1;
-  for (int line = 0; line < view.size; ++line) {
+  for (int line = 0; line < view.size; line += kernels_->lines) {
     for (int i = 0; i < components_; ++i) {
       const Axis& y = y_[sources_[i].y];
       held_ = std::max(held_, stop_of(line) - (y.low + y.starts[line]) / sources_[i].unit_lines);
@@ -69,19 +70,17 @@ void IndexedView::plan(const View& view, const IndexedHeader& header) {
 }
 
 int IndexedView::stop_of(int line) const {
+  const int last_line = std::min(line + kernels_->lines, view_.size) - 1;
   int stop = 0;
   for (int i = 0; i < components_; ++i) {
     const Axis& y = y_[sources_[i].y];
-    const int last = y.low + y.starts[line] + y.counts[line] - 1;
+    const int last = y.low + y.starts[last_line] + y.taps - 1;
     stop = std::max(stop, last / sources_[i].unit_lines + 1);
   }
   return stop;
 }
 
-int IndexedView::next_stop() const { return stop_of(line_); }
-
 void IndexedView::start(const Output& output, void* out) {
-  kernels_ = &plane_kernels(current_simd());
   kind_ = output.kind;
   out_ = static_cast<std::uint8_t*>(out);
   line_ = 0;
@@ -91,48 +90,50 @@ void IndexedView::start(const Output& output, void* out) {
   pass_.mixing = mixing_;
   std::copy(output.scale, output.scale + 3, pass_.scale);
   std::copy(output.shift, output.shift + 3, pass_.shift);
-  std::size_t widest = 0, most_taps = 0;
+  std::size_t widest = 0;
   filtered_.resize(3 * kMaxLines * outputs);
   for (int i = 0; i < components_; ++i) {
     const Axis& x = x_[sources_[i].x];
-    const std::size_t columns = static_cast<std::size_t>(x.high - x.low), pitch = columns + 4;
-    if (blocks_[i].size() < kMaxLines * pitch) blocks_[i].resize(kMaxLines * pitch);
-    pass_.planes[i] = {blocks_[i].data(), pitch, x.high - x.low, x.starts.data(), x.weights.data(), x.taps};
+    const int taps = y_[sources_[i].y].taps;
+    rows_[i].resize(static_cast<std::size_t>(kMaxLines * taps));
+    PlaneLines& plane = pass_.planes[i];
+    plane.rows = rows_[i].data();
+    plane.row_taps = taps;
+    plane.columns = x.high - x.low;
+    plane.starts = x.starts.data();
+    plane.weights = x.weights.data();
+    plane.taps = x.taps;
     pass_.filtered[i] = filtered_.data() + static_cast<std::size_t>(i) * kMaxLines * outputs;
-    widest = std::max(widest, pitch);
-    most_taps = std::max(most_taps, static_cast<std::size_t>(y_[sources_[i].y].taps));
+    widest = std::max(widest, static_cast<std::size_t>(plane.columns) + kMaxLines);
   }
   if (transposed_.size() < kMaxLines * widest) transposed_.resize(kMaxLines * widest);
   pass_.transposed = transposed_.data();
   spare_.resize((3 * outputs + 1) * bytes_of(kind_));
-  rows_.resize(most_taps);
 }
 
 void IndexedView::step(const IndexedDecoder& decoder) {
-  const int place = line_ % kernels_->lines;
-  const ResampleKernels& passes = resample_kernels(current_simd());
-  for (int i = 0; i < components_; ++i) {
-    const Axis& x = x_[sources_[i].x];
-    const Axis& y = y_[sources_[i].y];
-    const int count = y.counts[line_], first = y.low + y.starts[line_];
-    for (int k = 0; k < count; ++k) rows_[k] = decoder.line(i, first + k) + (x.low - decoder.left(i));
-    float* line = blocks_[i].data() + static_cast<std::size_t>(place) * pass_.planes[i].pitch;
-    passes.vertical(rows_.data(), y.of(line_), count, static_cast<std::size_t>(x.high - x.low), line);
+  for (int place = 0; place < kernels_->lines; ++place) {
+    const int line = std::min(line_ + place, view_.size - 1);  // the last one is done once more instead of none
+    for (int i = 0; i < components_; ++i) {
+      const Axis& x = x_[sources_[i].x];
+      const Axis& y = y_[sources_[i].y];
+      const int first = y.low + y.starts[line];
+      const std::uint8_t** rows = rows_[i].data() + static_cast<std::size_t>(place * y.taps);
+      for (int k = 0; k < y.taps; ++k) rows[k] = decoder.line(i, first + k) + (x.low - decoder.left(i));
+      pass_.planes[i].row_weights[place] = y.of(line);
+    }
+    const int target = view_.vflip ? view_.size - 1 - line : line;
+    pass_.out[place] = line_ + place > line
+                           ? spare_.data()
+                           : out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.size;
   }
-  const int target = view_.vflip ? view_.size - 1 - line_ : line_;
-  pass_.out[place] = out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.size;
-  ++line_;
-  if (place == kernels_->lines - 1 || done()) finish_block();
-}
-
-void IndexedView::finish_block() {
-  for (int unused = (line_ - 1) % kernels_->lines + 1; unused < kernels_->lines; ++unused) pass_.out[unused] = spare_.data();
+  line_ = std::min(line_ + kernels_->lines, view_.size);
   kernels_->finish[static_cast<int>(kind_)](pass_);
 }
 
 std::size_t IndexedView::bytes() const {
   std::size_t floats = transposed_.capacity() + filtered_.capacity();
-  for (int i = 0; i < 3; ++i) floats += blocks_[i].capacity() + x_[i].weights.capacity() + y_[i].weights.capacity();
+  for (int i = 0; i < 3; ++i) floats += x_[i].weights.capacity() + y_[i].weights.capacity();
   return floats * sizeof(float);
 }
 
@@ -145,7 +146,7 @@ void make_indexed_views(IndexedDecoder& decoder, std::vector<IndexedView>& views
   }
   decoder.start(union_of(views), held);
   while (true) {
-    // Lines are done in the order in which the last row of each comes, so no more rows are held than one line needs.
+    // Steps are done in the order in which the last row of each comes, so no more rows are held than one step needs.
     IndexedView* next = nullptr;
     for (IndexedView& view : views) {
       if (!view.done() && (next == nullptr || view.next_stop() < next->next_stop())) next = &view;

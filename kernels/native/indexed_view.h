@@ -19,13 +19,13 @@ class IndexedView {
   void plan(const View& view, const IndexedHeader& header);
 
   const UnitRegion& region() const { return region_; }  // what has to be decoded
-  int held() const { return held_; }                    // rows of MCUs that a line needs, at the most
+  int held() const { return held_; }                    // rows of MCUs that a step needs, at the most
 
   // Begin; `out` has room for size x size pixels.
   void start(const Output& output, void* out);
   bool done() const { return line_ == view_.size; }
-  int next_stop() const;                     // behind the last row of MCUs that the next line needs
-  void step(const IndexedDecoder& decoder);  // the next line of the window, which has been decoded
+  int next_stop() const { return stop_of(line_); }  // behind the last row of MCUs that the next step needs
+  void step(const IndexedDecoder& decoder);         // the next lines of the window; what they need has been decoded
 
   std::size_t bytes() const;
 
@@ -36,8 +36,7 @@ class IndexedView {
   };
 
   int add_axes(const View& view, const IndexedHeader& header, int component);
-  int stop_of(int line) const;
-  void finish_block();
+  int stop_of(int line) const;  // of the step that begins with this line
 
   View view_{};
   Mixing mixing_ = Mixing::ycc;
@@ -51,10 +50,9 @@ class IndexedView {
   Pixel kind_{};
   std::uint8_t* out_ = nullptr;
   int line_ = 0;
-  std::vector<float> blocks_[3];  // lines that went through the vertical pass
   std::vector<float> transposed_, filtered_;
   std::vector<std::uint8_t> spare_;  // a line that nobody wants
-  std::vector<const std::uint8_t*> rows_;
+  std::vector<const std::uint8_t*> rows_[3];
 };
 
 // Carry out views of an image that was opened, all from one decoding. `outs` has a place for each. Throws JpegError where

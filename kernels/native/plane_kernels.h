@@ -15,10 +15,11 @@ enum class Mixing { ycc, rgb, grey };
 
 // One plane's part in a block of lines.
 struct PlaneLines {
-  const float* in = nullptr;  // lines that went through the vertical pass; as many columns as there are vectors of 4
-  std::size_t pitch = 0;      // floats from line to line
+  const std::uint8_t* const* rows = nullptr;    // kMaxLines x row_taps; kMaxLines bytes behind the columns may be read
+  const float* row_weights[kMaxLines] = {};     // row_taps of each line
+  int row_taps = 0;
   int columns = 0;
-  const int* starts = nullptr;  // first column of each output
+  const int* starts = nullptr;     // first column of each output
   const float* weights = nullptr;  // outputs x taps
   int taps = 0;
 };
@@ -28,7 +29,7 @@ struct PlanePass {
   int outputs = 0;
   Mixing mixing = Mixing::ycc;
   float scale[3], shift[3];         // of each channel, applied to the clamped value (0-255)
-  float* transposed = nullptr;      // room for kMaxLines x (the most columns + 4)
+  float* transposed = nullptr;      // room for kMaxLines x (the most columns + kMaxLines)
   float* filtered[3] = {};          // room for kMaxLines x outputs each
   void* out[kMaxLines];             // where the pixels of each line go
 };

@@ -19,9 +19,6 @@ inline __m256 widen(const std::uint8_t* bytes) {
 inline __m256 limit(__m256 value) {
   return _mm256_min_ps(_mm256_max_ps(value, _mm256_setzero_ps()), _mm256_set1_ps(255.0f));
 }
-inline __m256 load_lanes(const float* from, std::size_t pitch) {
-  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * pitch), 1);
-}
 }  // namespace
 
 #define WIDTH 8
@@ -29,7 +26,6 @@ inline __m256 load_lanes(const float* from, std::size_t pitch) {
 #define PLANE_KERNELS kAvx2Planes
 #define WIDEN widen
 #define LIMIT limit
-#define LOAD_LANES load_lanes
 #define UNPACK_LOW(a, b) _mm256_unpacklo_ps(a, b)
 #define UNPACK_HIGH(a, b) _mm256_unpackhi_ps(a, b)
 #define UNPACK_LOW_PAIRS(a, b) _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)))

@@ -22,12 +22,6 @@ inline __m512 limit(__m512 value) {
   constexpr __mmask16 all = 0xFFFF;
   return _mm512_maskz_min_ps(all, _mm512_maskz_max_ps(all, value, _mm512_setzero_ps()), _mm512_set1_ps(255.0f));
 }
-inline __m512 load_lanes(const float* from, std::size_t pitch) {
-  const auto of = [&](std::size_t lane) { return _mm_loadu_ps(from + 4 * lane * pitch); };
-  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(of(0)), of(1), 1);
-  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(of(2)), of(3), 1);
-  return _mm512_maskz_insertf32x8(0xFFFF, _mm512_castps256_ps512(low), high, 1);
-}
 }  // namespace
 
 #define WIDTH 16
@@ -35,7 +29,6 @@ inline __m512 load_lanes(const float* from, std::size_t pitch) {
 #define PLANE_KERNELS kAvx512Planes
 #define WIDEN widen
 #define LIMIT limit
-#define LOAD_LANES load_lanes
 #define UNPACK_LOW(a, b) _mm512_maskz_unpacklo_ps(0xFFFF, a, b)
 #define UNPACK_HIGH(a, b) _mm512_maskz_unpackhi_ps(0xFFFF, a, b)
 #define PAIRS(a) _mm512_castps_pd(a)

@@ -50,7 +50,6 @@ inline Vector limit(Vector value) {
 #define KERNELS kPortableResample
 #define PLANE_KERNELS kPortablePlanes
 #define LIMIT limit
-#define LOAD_LANES(from, pitch) load<Floats>(from)
 #define WIDEN widen
 #define HAS_F16C 0
 #include "resample_kernels.inc"
