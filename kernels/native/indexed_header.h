@@ -1,4 +1,4 @@
-// The header of a JPEG that has a random-access index, read without libjpeg: a fiftieth of the time.
+// The header of a JPEG that has a random-access index, read without setting up libjpeg, which would take longer.
 #pragma once
 
 #include <cstddef>
