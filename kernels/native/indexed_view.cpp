@@ -33,7 +33,7 @@ int IndexedView::add_axes(const View& view, const IndexedHeader& header, int com
   const IndexedComponent& own = header.components[component];
   for (int other = 0; other < component; ++other) {
     const IndexedComponent& seen = header.components[other];
-    if (seen.columns == own.columns && seen.rows == own.rows) return sources_[other].x;
+    if (seen.columns == own.columns && seen.rows == own.rows) return sources_[other].axes;
   }
   const double across = static_cast<double>(own.columns) / header.components[0].columns;
   const double down = static_cast<double>(own.rows) / header.components[0].rows;
@@ -51,11 +51,11 @@ void IndexedView::plan(const View& view, const IndexedHeader& header) {
   region_ = {header.shape.across, header.shape.down, 0, 0};
   for (int i = 0; i < components_; ++i) {
     Source& source = sources_[i];
-    source.x = source.y = add_axes(view, header, i);
+    source.axes = add_axes(view, header, i);
     const int wide = 8 * header.shape.columns[i], high = 8 * header.shape.rows[i];
     source.unit_lines = high;
-    const Axis& x = x_[source.x];
-    const Axis& y = y_[source.y];
+    const Axis& x = x_[source.axes];
+    const Axis& y = y_[source.axes];
     region_ = {std::min(region_.left, x.low / wide), std::min(region_.top, y.low / high),
                std::max(region_.right, (x.high + wide - 1) / wide), std::max(region_.bottom, (y.high + high - 1) / high)};
   }
@@ -63,7 +63,7 @@ void IndexedView::plan(const View& view, const IndexedHeader& header) {
   held_ = 1;
   for (int line = 0; line < view.size; line += kernels_->lines) {
     for (int i = 0; i < components_; ++i) {
-      const Axis& y = y_[sources_[i].y];
+      const Axis& y = y_[sources_[i].axes];
       held_ = std::max(held_, stop_of(line) - (y.low + y.starts[line]) / sources_[i].unit_lines);
     }
   }
@@ -73,7 +73,7 @@ int IndexedView::stop_of(int line) const {
   const int last_line = std::min(line + kernels_->lines, view_.size) - 1;
   int stop = 0;
   for (int i = 0; i < components_; ++i) {
-    const Axis& y = y_[sources_[i].y];
+    const Axis& y = y_[sources_[i].axes];
     const int last = y.low + y.starts[last_line] + y.taps - 1;
     stop = std::max(stop, last / sources_[i].unit_lines + 1);
   }
@@ -93,8 +93,8 @@ void IndexedView::start(const Output& output, void* out) {
   std::size_t widest = 0;
   filtered_.resize(3 * kMaxLines * outputs);
   for (int i = 0; i < components_; ++i) {
-    const Axis& x = x_[sources_[i].x];
-    const int taps = y_[sources_[i].y].taps;
+    const Axis& x = x_[sources_[i].axes];
+    const int taps = y_[sources_[i].axes].taps;
     rows_[i].resize(static_cast<std::size_t>(kMaxLines * taps));
     PlaneLines& plane = pass_.planes[i];
     plane.rows = rows_[i].data();
@@ -115,8 +115,8 @@ void IndexedView::step(const IndexedDecoder& decoder) {
   for (int place = 0; place < kernels_->lines; ++place) {
     const int line = std::min(line_ + place, view_.size - 1);  // the last one is done once more instead of none
     for (int i = 0; i < components_; ++i) {
-      const Axis& x = x_[sources_[i].x];
-      const Axis& y = y_[sources_[i].y];
+      const Axis& x = x_[sources_[i].axes];
+      const Axis& y = y_[sources_[i].axes];
       const int first = y.low + y.starts[line];
       const std::uint8_t** rows = rows_[i].data() + static_cast<std::size_t>(place * y.taps);
       for (int k = 0; k < y.taps; ++k) rows[k] = decoder.line(i, first + k) + (x.low - decoder.left(i));

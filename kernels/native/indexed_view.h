@@ -31,7 +31,7 @@ class IndexedView {
 
  private:
   struct Source {  // of one component
-    int x = 0, y = 0;    // numbers of its axes, which components may share
+    int axes = 0;        // their number; components may share them
     int unit_lines = 0;  // samples of an MCU, one below the other
   };
 
