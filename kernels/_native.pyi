@@ -8,6 +8,29 @@ jpeg_library: str
 
 def check(data: Buffer) -> dict[str, Any]: ...
 def transcode(data: Buffer, quality: int) -> bytes | None: ...
+def index(data: Buffer) -> np.ndarray | None: ...
+def libjpeg_planes(data: Buffer, wants_samples: bool) -> list[np.ndarray]: ...
+
+class IndexedReader:
+    def __init__(self) -> None: ...
+    def coefficients(self, data: Buffer, index: np.ndarray, units: tuple[int, int, int, int]) -> list[np.ndarray]: ...
+    def planes(self, data: Buffer, index: np.ndarray, units: tuple[int, int, int, int]) -> list[np.ndarray]: ...
+    def views(
+        self,
+        *,
+        data: Buffer,
+        index: np.ndarray,
+        out: np.ndarray,
+        dtype: str,
+        scale: tuple[float, float, float],
+        shift: tuple[float, float, float],
+        filter: str,
+        boxes: np.ndarray,
+        resized: np.ndarray,
+        windows: np.ndarray,
+        hflip: list[bool],
+        vflip: list[bool],
+    ) -> None: ...
 
 class Filling:
     def wait(self, seconds: float) -> bool: ...

@@ -75,7 +75,7 @@ struct Decoder {  // freed when memory for the scan runs out, too
 
 // Under setjmp: no objects with destructors here.
 bool run(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::uint8_t* data, std::size_t size,
-         JpegFacts& facts, const char*& damage) {
+         JpegFacts& facts, const char*& damage, ScanIndex* index) {
   decoder.err = &errors.base;
   if (setjmp(errors.jump)) return false;
   jpeg_create_decompress(&decoder);
@@ -83,7 +83,7 @@ bool run(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::uint8
   jpeg_mem_src(&decoder, const_cast<unsigned char*>(data), size);
   jpeg_read_header(&decoder, TRUE);
   note_header(decoder, facts);  // libjpeg forgets it when it has finished
-  const ScanVerdict verdict = walk_scan(decoder, data, size, facts.length, damage);
+  const ScanVerdict verdict = walk_scan(decoder, data, size, facts.length, damage, nullptr, index);
   if (verdict != ScanVerdict::unknown) return verdict == ScanVerdict::sound;
   if (jpeg_has_multiple_scans(&decoder)) {
     if (!may_hold_image(decoder, size)) {
@@ -106,7 +106,7 @@ bool run(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::uint8
 
 }  // namespace
 
-JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size) {
+JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size, ScanIndex* index) {
   if (size < 4 || data[0] != 0xFF || data[1] != 0xD8) throw JpegError("it is not a JPEG");
   JpegFacts facts;
   scan_segments(data, size, facts);
@@ -114,7 +114,7 @@ JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size) {
   install_error_manager(errors);
   Decoder decoder;
   const char* damage = nullptr;
-  const bool sound = run(decoder.base, errors, data, size, facts, damage);
+  const bool sound = run(decoder.base, errors, data, size, facts, damage, index);
   if (!sound) throw JpegError(damage != nullptr ? damage : errors.reason);
   return facts;
 }

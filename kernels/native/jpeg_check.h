@@ -3,6 +3,7 @@
 #include <array>
 
 #include "jpeg_session.h"
+#include "scan_index.h"
 
 namespace fasttrain {
 
@@ -18,9 +19,10 @@ struct JpegFacts {
   std::array<std::array<int, 2>, 4> factors{};  // horizontal, vertical sampling factor of each component
 };
 
-// Decode the whole entropy code of a JPEG, without making pixels of it.
+// Decode the whole entropy code of a JPEG, without making pixels of it. With `index`, which must be new, its random-access
+// index is made on the way; it is not complete afterwards if the image is of a kind that has none.
 //
 // Throws JpegError when the stream is damaged, ends early, or is not a JPEG that libjpeg knows.
-JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size);
+JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size, ScanIndex* index = nullptr);
 
 }  // namespace fasttrain

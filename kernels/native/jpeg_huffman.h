@@ -1,5 +1,5 @@
 // Tables that tell what the next bits of entropy-coded JPEG data mean (ITU-T T.81, annex F.2), and the reader of the
-// bits. The entropy decoder alone includes this.
+// bits. The entropy decoders alone include this.
 #pragma once
 
 #include <algorithm>
@@ -133,6 +133,12 @@ class BitReader {
     window_ <<= count;
     held_ -= count;
   }
+  // The same for a count with a flag of 64 or more beside it, after which the reader is of no use until the flag is cleared.
+  void drop_flagged(unsigned count) {
+    window_ <<= count & 63;
+    held_ -= count;
+  }
+  void clear_flag() { held_ &= 63; }
   std::size_t position() const { return static_cast<std::size_t>(next_ - start_) * 8 - held_; }  // in bits
 
  private:

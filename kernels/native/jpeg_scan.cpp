@@ -120,14 +120,25 @@ const char* walk_block(BitReader& bits, Component& component, JCOEF* block) {
   return nullptr;
 }
 
+EntryPoint entry_point(const BitReader& bits, const Layout& layout) {
+  EntryPoint point;
+  point.bit = bits.position();
+  for (int i = 0; i < layout.count && i < 3; ++i) point.means[i] = layout.components[i].predictor;
+  return point;
+}
+
 // Walk through the MCUs from `first` on. Returns why the segment is damaged, or null.
-template <bool kKeep>
-const char* walk_segment(const Segment& segment, Layout& layout, std::size_t first, std::size_t units) {
+template <bool kKeep, bool kIndex>
+const char* walk_segment(const Segment& segment, Layout& layout, std::size_t first, std::size_t units,
+                         [[maybe_unused]] ScanIndex* index = nullptr) {
   BitReader bits(segment.bytes.data());
   const std::size_t total = segment.length * 8;
   for (int i = 0; i < layout.count; ++i) layout.components[i].predictor = 0;
   for (std::size_t unit = first; unit < first + units; ++unit) {
     const std::size_t top = unit / layout.across, left = unit % layout.across;
+    if constexpr (kIndex) {
+      if (index->wants(left)) index->add(entry_point(bits, layout));
+    }
     for (int i = 0; i < layout.count; ++i) {
       Component& component = layout.components[i];
       for (int block = 0; block < component.columns * component.rows; ++block) {
@@ -162,6 +173,16 @@ bool is_sequential(const jpeg_decompress_struct& decoder) {
          decoder.comps_in_scan == decoder.num_components && decoder.num_components <= 4 && in_order(decoder);
 }
 
+ScanShape shape_of(const jpeg_decompress_struct& decoder) {
+  int horizontal[4] = {}, vertical[4] = {};
+  for (int i = 0; i < decoder.num_components; ++i) {
+    horizontal[i] = decoder.comp_info[i].h_samp_factor;
+    vertical[i] = decoder.comp_info[i].v_samp_factor;
+  }
+  const int width = static_cast<int>(decoder.image_width), height = static_cast<int>(decoder.image_height);
+  return scan_shape(width, height, decoder.num_components, horizontal, vertical);
+}
+
 }  // namespace
 
 PlaneShape plane_shape(const jpeg_decompress_struct& decoder, int component) {
@@ -178,7 +199,7 @@ PlaneShape plane_shape(const jpeg_decompress_struct& decoder, int component) {
 }
 
 ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t* data, std::size_t size,
-                      std::size_t& end, const char*& reason, CoefficientPlane* planes) {
+                      std::size_t& end, const char*& reason, CoefficientPlane* planes, ScanIndex* index) {
   if (!is_sequential(decoder)) return ScanVerdict::unknown;
   thread_local HuffmanTable tables[2][NUM_HUFF_TBLS];
   thread_local RunTable runs[NUM_HUFF_TBLS];
@@ -230,12 +251,17 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
   layout.interval = decoder.restart_interval ? decoder.restart_interval : total;
 
   std::size_t at = static_cast<std::size_t>(decoder.src->next_input_byte - data);
+  const std::size_t start = at;
+  const ScanShape indexed = index && decoder.restart_interval == 0 ? shape_of(decoder) : ScanShape();
+  const bool makes_index = indexed.components != 0;
+  if (makes_index) index->start(indexed);
   std::size_t left = total;
   for (int restart = 0;; restart = (restart + 1) & 7) {
     at = segment.read(data, at, size);
     const std::size_t units = std::min(left, layout.interval);
-    reason = planes ? walk_segment<true>(segment, layout, total - left, units)
-                    : walk_segment<false>(segment, layout, total - left, units);
+    reason = planes        ? walk_segment<true, false>(segment, layout, total - left, units)
+             : makes_index ? walk_segment<false, true>(segment, layout, total - left, units, index)
+                           : walk_segment<false, false>(segment, layout, total - left, units);
     if (reason == kEndsEarly && at + 1 >= size) reason = "it is truncated: the file ends before the image does";
     if (reason != nullptr) return ScanVerdict::damaged;
     left -= units;
@@ -248,7 +274,9 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
     at += 2;
     if (left == 0) {
       end = at;
-      return marker == 0xD9 ? ScanVerdict::sound : ScanVerdict::unknown;
+      if (marker != 0xD9) return ScanVerdict::unknown;
+      if (makes_index) index->finish(data + start, at - start);
+      return ScanVerdict::sound;
     }
     if (marker != 0xD0 + restart) {
       reason = "its entropy code is damaged: a restart marker is missing";

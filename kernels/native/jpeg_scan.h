@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "jpeg_session.h"
+#include "scan_index.h"
 
 namespace fasttrain {
 
@@ -24,8 +25,10 @@ struct CoefficientPlane {
 //
 // `decoder` stands behind jpeg_read_header. `data` is the whole file. On `sound`, `end` is the number of bytes up to
 // and including the end marker; on `damaged`, `reason` says why; `unknown` is for streams that libjpeg has to judge.
+// `index`, which goes without `planes`, is complete afterwards if the stream is sound and of a kind that can be indexed.
 ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t* data, std::size_t size,
-                      std::size_t& end, const char*& reason, CoefficientPlane* planes = nullptr);
+                      std::size_t& end, const char*& reason, CoefficientPlane* planes = nullptr,
+                      ScanIndex* index = nullptr);
 
 // Whether the mean of a block (a DC coefficient and its quantum) lies beyond twice the range of 8-bit pixels and `slack`.
 inline bool is_wild_mean(int value, int quantum, int slack) {

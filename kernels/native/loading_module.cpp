@@ -9,6 +9,7 @@
 #include <pybind11/stl.h>
 
 #include "batch_pool.h"
+#include "pixel_names.h"
 #include "simd.h"
 
 namespace py = pybind11;
@@ -23,20 +24,6 @@ using Flags = py::array_t<std::uint8_t, py::array::c_style | py::array::forcecas
 int narrow(std::int64_t value) {
   const bool fits = value >= std::numeric_limits<int>::min() && value <= std::numeric_limits<int>::max();
   return fits ? static_cast<int>(value) : -1;
-}
-
-Pixel pixel_of(const std::string& name) {
-  if (name == "uint8") return Pixel::uint8;
-  if (name == "float32") return Pixel::float32;
-  if (name == "float16") return Pixel::float16;
-  if (name == "bfloat16") return Pixel::bfloat16;
-  throw py::value_error("pixels are stored as uint8, float32, float16 or bfloat16, not as " + name);
-}
-
-Filter filter_of(const std::string& name) {
-  if (name == "bilinear") return Filter::bilinear;
-  if (name == "bicubic") return Filter::bicubic;
-  throw py::value_error("the filter is bilinear or bicubic, not " + name);
 }
 
 template <class Array>

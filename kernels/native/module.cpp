@@ -2,7 +2,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include "buffer_view.h"
 #include "colour_module.h"
+#include "indexed_module.h"
 #include "jpeg_check.h"
 #include "jpeg_session.h"
 #include "jpeg_transcode.h"
@@ -21,21 +23,8 @@ constexpr const char* kJpegLibrary = "libjpeg-turbo " FASTTRAIN_TEXT(LIBJPEG_TUR
 constexpr const char* kJpegLibrary = "libjpeg " FASTTRAIN_TEXT(JPEG_LIB_VERSION);
 #endif
 
-// A contiguous view of any bytes-like object, which must not change meanwhile.
-struct View {
-  explicit View(const py::buffer& buffer) : info(buffer.request()) {
-    if (info.itemsize != 1 || info.ndim != 1 || (info.size > 1 && info.strides[0] != 1)) {
-      throw py::value_error("a contiguous buffer of bytes is needed");
-    }
-  }
-  const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(info.ptr); }
-  std::size_t size() const { return static_cast<std::size_t>(info.size); }
-
-  py::buffer_info info;
-};
-
 py::dict check(const py::buffer& buffer) {
-  const View view(buffer);
+  const fasttrain::BufferView view(buffer);
   fasttrain::JpegFacts facts;
   {
     py::gil_scoped_release unlocked;
@@ -60,7 +49,7 @@ py::dict check(const py::buffer& buffer) {
 }
 
 py::object transcode(const py::buffer& buffer, int quality) {
-  const View view(buffer);
+  const fasttrain::BufferView view(buffer);
   std::optional<fasttrain::JpegStream> stream;
   {
     py::gil_scoped_release unlocked;
@@ -73,7 +62,7 @@ py::object transcode(const py::buffer& buffer, int quality) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .loading and .device_stage.";
+  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .indexed, .loading and .device_stage.";
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);
@@ -86,4 +75,5 @@ PYBIND11_MODULE(_native, module) {
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
   fasttrain::bind_loading(module);
   fasttrain::bind_colour(module);
+  fasttrain::bind_indexed(module);
 }

@@ -1,17 +1,9 @@
 #include "resample.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace fasttrain {
 namespace {
-
-Span span_of(int start, int length, double ratio, int limit, int resized, int offset, int outputs) {
-  const double first = start * ratio, size = length * ratio;
-  const int low = std::min(static_cast<int>(std::floor(first)), limit - 1);
-  const int high = std::min(static_cast<int>(std::ceil(first + size)), limit);
-  return {first, size, low, std::max(high, low + 1), resized, offset, outputs};
-}
 
 HorizontalPass horizontal_pass(const Axis& axis, const Output& output) {
   HorizontalPass pass{};

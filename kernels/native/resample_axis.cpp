@@ -18,6 +18,13 @@ double cubic(double x) {  // Keys, "Cubic convolution interpolation for digital 
 
 }  // namespace
 
+Span span_of(int start, int length, double ratio, int limit, int resized, int offset, int outputs) {
+  const double first = start * ratio, size = length * ratio;
+  const int low = std::min(static_cast<int>(std::floor(first)), limit - 1);
+  const int high = std::min(static_cast<int>(std::ceil(first + size)), limit);
+  return {first, size, low, std::max(high, low + 1), resized, offset, outputs};
+}
+
 void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis) {
   const double scale = span.length / span.resized;
   const double stretch = std::max(scale, 1.0);  // the filter grows with the reduction: that is the antialiasing

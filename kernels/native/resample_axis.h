@@ -15,6 +15,10 @@ struct Span {
   int resized, offset, outputs;
 };
 
+// The span of a box of `length` pixels from `start` on in an image that is there at `ratio` of its size, `limit` pixels long:
+// `outputs` pixels from `offset` on, of the `resized` that the box becomes.
+Span span_of(int start, int length, double ratio, int limit, int resized, int offset, int outputs);
+
 struct Axis {
   int taps = 0;                // weights an output: the same for all of them, filled up with zeros
   int low = 0, high = 0;       // source pixels that any output needs: [low, high)
