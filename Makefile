@@ -37,10 +37,12 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-# The real FFCV, for the tests that compare with it. It is built from source, against headers that need root to install.
+# The real DALI and FFCV, for the tests that run them. DALI is a wheel (for Linux; it needs no GPU). FFCV is built from
+# source, against headers that need root to install.
 # Its own requirements name the opencv-python of desktops, which wants libGL; the headless one does as well.
 FFCV_NEEDS := numba opencv-python-headless psutil pytorch-pfn-extras fastargs terminaltables assertpy
-$(VENV)/.ready-ffcv: $(VENV)/.ready-dev
+$(VENV)/.ready-peers: $(VENV)/.ready-dev
+	@$(PIP) nvidia-dali-cuda130 || echo "Note: there is no DALI for this system, so its tests will be skipped"
 	@if command -v c++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then \
 	  echo "Building FFCV"; $(PIP) $(FFCV_NEEDS) && $(PIP) --no-deps ffcv==1.0.2; \
 	else \
@@ -63,7 +65,7 @@ lint: $(WHEEL_SITE)
 	cd $(WHEEL_SITE) && ../bin/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p fasttrain
 	cd $(WHEEL_SITE) && ../bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
-pytest: $(VENV)/.ready-ffcv
+pytest: $(VENV)/.ready-peers
 	$(BIN)/python -m pytest
 
 wheel-smoke: $(WHEEL_SITE)

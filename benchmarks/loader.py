@@ -5,11 +5,17 @@ python benchmarks/loader.py PHOTOS [--rounds 5] [--only SET] [--contestant NAME]
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from fasttrain.tools.bench.loader import LoaderBench, bench_loader
+from fasttrain.base.errors import FasttrainError
+from fasttrain.base.process import available_cores
+from fasttrain.loading.backend import BACKENDS
+from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {
@@ -19,7 +25,11 @@ SETS = {
     "train_128": LoaderBench(works=("train",), size=128),
     "eval": LoaderBench(works=("eval",)),
     "raw": LoaderBench(works=("raw",)),
+    "train_cold": LoaderBench(works=("train",), cold=True),
+    "train_threads": LoaderBench(works=("train",), threads=curve_of(available_cores())),
 }
+PEERS_OF_A_CURVE = 3  # the fastest of the set `train`
+OUR_COLOUR, PEER_COLOURS = "#1f6feb", ("#9aa5b1", "#b3742f", "#4f8a5b", "#8a5fa8", "#5c6670")
 
 
 def main() -> None:
@@ -41,49 +51,108 @@ def main() -> None:
             "only": given.contestant,
         }
         settings = replace(SETS[name], **chosen)
-        result = bench_loader(given.photos, settings)
+        if settings.threads and not settings.only:
+            settings = replace(settings, only=fastest(given.results / "loader_train.json"))
+        try:
+            result = bench_loader(given.photos, settings)
+        except FasttrainError as error:
+            raise SystemExit(f"error: {error}") from None
         path = given.results / f"loader_{name}.json"
         path.write_text(json.dumps(result, indent=2) + "\n")
-        plot(result, path.with_suffix(".svg"))
+        draw = plot_curve if settings.threads else plot_bars
+        draw(result, path.with_suffix(".svg"))
         for entry in result["ratios"]:
             if entry["fastest_peer"]:
                 spread = f"{entry['min']} to {entry['max']}"
-                print(f"{name}: {entry['ours']} / {entry['theirs']}: {entry['ratio']} ({spread})", flush=True)
+                workers = f", {entry['threads']} workers" if settings.threads else ""
+                print(f"{name}{workers}: {entry['ours']} / {entry['theirs']}: {entry['ratio']} ({spread})", flush=True)
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
+def fastest(train: Path) -> list[str]:
+    """Our native backend and the fastest peers, by the figures of the set `train`."""
+    if not train.exists():
+        raise SystemExit(f"error: {train} tells which peers are the fastest; measure it first: --only train")
+    ratios = json.loads(train.read_text())["ratios"]  # fastest peer first
+    return ["native", *[entry["theirs"] for entry in ratios if entry["ours"] == "native"][:PEERS_OF_A_CURVE]]
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+
+def plot_bars(result: dict[str, Any], path: Path) -> None:
     """A bar of the median for each contestant, fastest on top, with whiskers from the slowest to the fastest round."""
+    entries = sorted((entry for entry in result["results"] if "error" not in entry), key=lambda entry: entry["median"])
+    if not entries:
+        return
+    medians = [entry["median"] for entry in entries]
+    below = [entry["median"] - entry["min"] for entry in entries]
+    above = [entry["max"] - entry["median"] for entry in entries]
+    names = [shown_name(entry["name"]) for entry in entries]
+    colours = [OUR_COLOUR if entry["name"] in BACKENDS else PEER_COLOURS[0] for entry in entries]
+    with figure_of(path, 0.9 + 0.35 * len(entries)) as axes:
+        axes.barh(names, medians, xerr=[below, above], color=colours, capsize=3)
+        for position, entry in enumerate(entries):
+            axes.annotate(
+                f"{entry['median']:,.0f}", (entry["max"], position), (4, 0), textcoords="offset points", va="center"
+            )
+        axes.margins(x=0.12)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"images/s: {work_of(result)}, {entries[0]['threads']} workers, {processor_of(result)}")
+
+
+def plot_curve(result: dict[str, Any], path: Path) -> None:
+    """Workers to images/s: of each contestant a line of medians, in a band from the slowest to the fastest round."""
+    entries = [entry for entry in result["results"] if "error" not in entry]
+    names = list(dict.fromkeys(entry["name"] for entry in entries))
+    if not names:
+        return
+    lines = {name: sorted((e for e in entries if e["name"] == name), key=lambda e: e["threads"]) for name in names}
+    ranked = sorted(names, key=lambda name: -lines[name][-1]["median"])
+    with figure_of(path, 4) as axes:
+        for name, (marker, grey) in zip(ranked, cycle(zip("os^Dv", PEER_COLOURS, strict=True)), strict=False):
+            threads, medians, least, most = (
+                [entry[key] for entry in lines[name]] for key in ("threads", "median", "min", "max")
+            )
+            colour = OUR_COLOUR if name in BACKENDS else grey
+            axes.plot(threads, medians, color=colour, marker=marker, label=shown_name(name))
+            axes.fill_between(threads, least, most, color=colour, alpha=0.2, linewidth=0)
+        axes.set_xticks(sorted({entry["threads"] for entry in entries}))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(f"workers ({processor_of(result)})")
+        axes.set_ylabel(f"images/s: {work_of(result)}")
+        axes.legend(frameon=False)
+
+
+@contextmanager
+def figure_of(path: Path, height: float) -> Iterator[Any]:
+    """Axes of a figure that is stored as SVG."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "fasttrain"  # the same figures give the same file
     from matplotlib import pyplot
 
-    entries = sorted((entry for entry in result["results"] if "error" not in entry), key=lambda entry: entry["median"])
-    if not entries:
-        return
-    peers = {entry["theirs"] for entry in result["ratios"]}
-    others = peers | {entry["name"] for entry in entries if entry["source"] == "jpeg-ffcv"}
-    medians = [entry["median"] for entry in entries]
-    below = [entry["median"] - entry["min"] for entry in entries]
-    above = [entry["max"] - entry["median"] for entry in entries]
-    colours = ["#9aa5b1" if entry["name"] in others else "#1f6feb" for entry in entries]
-    names = [entry["name"] if entry["name"] in others else f"fasttrain {entry['name']}" for entry in entries]
-    figure, axes = pyplot.subplots(figsize=(7, 0.9 + 0.35 * len(entries)), layout="constrained")
-    axes.barh(names, medians, xerr=[below, above], color=colours, capsize=3)
-    for position, entry in enumerate(entries):
-        axes.annotate(
-            f"{entry['median']:,.0f}", (entry["max"], position), (4, 0), textcoords="offset points", va="center"
-        )
-    axes.margins(x=0.12)
-    axes.set_xlim(left=0)
-    axes.set_xlabel(
-        f"images/s: {entries[0]['work']}, {entries[0]['dtype']}, {result['size']} px, {entries[0]['threads']} workers, "
-        f"{result['machine']['processor']}"
-    )
+    figure, axes = pyplot.subplots(figsize=(7, height), layout="constrained")
+    yield axes
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def shown_name(name: str) -> str:
+    """How a contestant is called in a plot."""
+    return f"fasttrain {name}" if name in BACKENDS else name
+
+
+def work_of(result: dict[str, Any]) -> str:
+    """What was done."""
+    entry = result["results"][0]
+    return f"{entry['work']}, {entry['dtype']}, {result['size']} px{', cold files' * (entry['cache'] == 'cold')}"
+
+
+def processor_of(result: dict[str, Any]) -> str:
+    """What it ran on."""
+    return str(result["machine"]["processor"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 from typing_extensions import Buffer
 
+jpeg_library: str
+
 def check(data: Buffer) -> dict[str, Any]: ...
 def transcode(data: Buffer, quality: int) -> bytes | None: ...
 
@@ -36,8 +38,21 @@ class BatchPool:
         windows: np.ndarray,
         hflip: np.ndarray,
         vflip: np.ndarray,
+        keep: np.ndarray | None,
+        keep_at: np.ndarray,
     ) -> Filling: ...
 
 def usable_simd() -> list[str]: ...
 def current_simd() -> str: ...
 def force_simd(name: str) -> None: ...
+def finish(
+    *,
+    pixels: np.ndarray,
+    out: np.ndarray,
+    dtype: str,
+    scale: tuple[float, float, float],
+    shift: tuple[float, float, float],
+    operations: np.ndarray | None,
+    factors: np.ndarray | None,
+    threads: int,
+) -> None: ...

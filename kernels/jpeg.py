@@ -46,6 +46,11 @@ def native_available() -> bool:
     return _native is not None
 
 
+def jpeg_library() -> str | None:
+    """The JPEG library that the native extension was built with, as ``libjpeg-turbo 3.1.2``; None without one."""
+    return None if _native is None else _native.jpeg_library
+
+
 def check_jpeg(data: Data) -> JpegFacts:
     """Decode the whole entropy code of a JPEG without making pixels of it.
 

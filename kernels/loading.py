@@ -1,7 +1,7 @@
 """Fills batches of a loader natively: threads that decode, crop, resize, normalise and store without Python."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -57,15 +57,31 @@ def stored_elsewhere(count: int) -> Sources:
     return Sources(np.zeros(count, np.uint8), [], numbers[0], numbers[1], numbers[2], [None] * count, sizes)
 
 
+def gather(count: int, parts: Sequence[tuple[np.ndarray, Sources]]) -> Sources:
+    """`Sources` of `count` samples from those of parts of them, each with its positions ((n,) int64) among all."""
+    whole, buffers = stored_elsewhere(count), list[Buffer]()
+    paths: list[bytes | None] = list(whole.paths)
+    for positions, sources in parts:
+        whole.stored[positions], whole.sizes[positions] = sources.stored, sources.sizes
+        whole.offsets[positions], whole.lengths[positions] = sources.offsets, sources.lengths
+        whole.buffer[positions] = sources.buffer + len(buffers)
+        buffers += sources.buffers
+        for position, path in zip(positions.tolist(), sources.paths, strict=True):
+            paths[position] = path
+    return replace(whole, buffers=buffers, paths=paths)
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """What is shown of each sample: `boxes` of the source are resized, and of the result a window is stored.
+    """What is shown in each view: `boxes` of the source are resized, and of the result a window is stored.
+
+    With V views of each sample there are E = V * B of them; entry ``v * B + b`` is view v of sample b.
 
     Attributes:
-        boxes: (B, 4) int64 left, top, width, height.
-        resized: (B, 2) int64 width, height.
-        windows: (B, 2) int64 left, top.
-        hflip, vflip: (B,) bool.
+        boxes: (E, 4) int64 left, top, width, height.
+        resized: (E, 2) int64 width, height.
+        windows: (E, 2) int64 left, top.
+        hflip, vflip: (E,) bool.
         filter: both are antialiased, with Pillow's windows and weights.
     """
 
@@ -75,6 +91,20 @@ class Geometry:
     hflip: np.ndarray
     vflip: np.ndarray
     filter: Literal["bilinear", "bicubic"] | str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where the pixels of whole images are left besides, as `RAW` samples of later batches.
+
+    Attributes:
+        pixels: flat, writable uint8.
+        offsets: (B,) int64, where the (height, width, 3) pixels of each sample go; -1 for nowhere. No two samples of
+            the batches that are being filled may go to the same place.
+    """
+
+    pixels: np.ndarray
+    offsets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -112,6 +142,9 @@ class Filling:
 class BatchPool:
     """Persistent threads that fill batches in the order they are submitted, several at a time.
 
+    One more thread has the system read ahead what the waiting batches will need, so that files which are not in memory
+    are fetched many at a time.
+
     Raises:
         ImportError: the native extension was not built.
     """
@@ -122,15 +155,22 @@ class BatchPool:
         self._native = _native.BatchPool(threads)
 
     def submit(
-        self, sources: Sources, geometry: Geometry, out: np.ndarray, pixels: PixelFormat, fast: bool = False
+        self,
+        sources: Sources,
+        geometry: Geometry,
+        out: np.ndarray,
+        pixels: PixelFormat,
+        fast: bool = False,
+        kept: Kept | None = None,
     ) -> Filling:
-        """Start filling `out`, (B, size, size, 3) of the item size of ``pixels.dtype`` (bfloat16 as any 16-bit type).
+        """Start filling `out`, (E, size, size, 3) of the item size of ``pixels.dtype`` (bfloat16 as any 16-bit type).
 
-        Entries that come to be anything but `DONE` may be left half-written.
+        Entries of samples that come to be anything but `DONE` may be left half-written.
 
         Args:
-            fast: decode JPEGs that are far larger than their view at a half, quarter or eighth of their size, and
+            fast: decode JPEGs that are far larger than their views at a half, quarter or eighth of their size, and
                 chroma without interpolation.
+            kept: where whole JPEGs are left, decoded exactly; `RAW` samples are not copied.
 
         Raises:
             ValueError: the arrays do not fit together.
@@ -156,6 +196,8 @@ class BatchPool:
                 windows=geometry.windows,
                 hflip=geometry.hflip,
                 vflip=geometry.vflip,
+                keep=None if kept is None else kept.pixels,
+                keep_at=np.zeros(0, np.int64) if kept is None else kept.offsets,
             )
         )
 

@@ -44,8 +44,9 @@ def timm_top1(photos: list[tuple[Path, str]], weights: Path) -> float:
     return hits / len(photos)
 
 
-def fasttrain_top1(photos: list[tuple[Path, str]], weights: Path, folder: Path) -> dict:
-    """Through the command line: a CSV of labels, a beton that keeps the JPEG bytes, `evaluate` on bare weights."""
+def fasttrain_figures(photos: list[tuple[Path, str]], weights: Path, folder: Path) -> dict[str, dict]:
+    """Through the command line and with each backend: a CSV of labels, a beton that keeps the JPEG bytes, `evaluate`
+    on bare weights."""
     table = folder / "photos.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -57,9 +58,8 @@ def fasttrain_top1(photos: list[tuple[Path, str]], weights: Path, folder: Path) 
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
     fasttrain("build", str(table), str(folder / "photos.beton"))
-    return fasttrain(
-        *("evaluate", str(weights), str(folder / "photos.beton"), "--model", MODEL, "--weights-match", "order")
-    )
+    evaluate = ("evaluate", str(weights), str(folder / "photos.beton"), "--model", MODEL, "--weights-match", "order")
+    return {backend: fasttrain(*evaluate, "--backend", backend) for backend in ("portable", "native")}
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     photos = labelled(arguments.photos)
     with tempfile.TemporaryDirectory() as folder:
-        ours = fasttrain_top1(photos, arguments.weights, Path(folder))
+        ours = fasttrain_figures(photos, arguments.weights, Path(folder))
     results = {"samples": len(photos), "fasttrain": ours, "timm_top1": timm_top1(photos, arguments.weights)}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))

@@ -23,6 +23,8 @@ class Settings:
     dtype: str
     decode: str
     threads: int
+    views: int
+    kept: bool  # whole images are decoded, and stay in memory
     simd: str
     strict: bool  # with on_error="raise", too
 
@@ -30,13 +32,16 @@ class Settings:
     def of(cls, group: int, levels: list[str]) -> "Settings":
         generator = np.random.default_rng([group, 0x67726F75])
         pick = lambda choices: choices[int(generator.integers(len(choices)))]  # noqa: E731
+        train = pick((False, True))
         return cls(
             size=pick((5, 16, 24, 33)),
-            train=pick((False, True)),
+            train=train,
             bicubic=pick((False, True)),
             dtype=pick(("float32", "float32", "float16", "bfloat16")),
             decode=pick(("exact",) * 5 + ("fast",)),
             threads=pick((1, 1, 2)),
+            views=pick((1, 1, 3)) if train else 1,
+            kept=pick((False, False, False, True)),
             simd=pick(levels),
             strict=group % 3 == 0,
         )
@@ -44,7 +49,8 @@ class Settings:
 
 @dataclass
 class Loaded:
-    """What a pass over a data set gave: pixels (size, size, 3) and label by sample id, reasons of what was skipped."""
+    """What a pass over a data set gave: pixels (views, size, size, 3) and label by sample id, reasons of what was
+    skipped."""
 
     pixels: dict[str, np.ndarray]
     labels: dict[str, int]
@@ -100,6 +106,7 @@ def load(path: Path, settings: Settings, backend: str, part: str, on_error: str 
     options: dict[str, Any] = {
         "view": view, "order": "sequential", "seed": 1, "threads": settings.threads, "on_error": on_error,
         "dtype": getattr(torch, settings.dtype), "decode": settings.decode, "backend": backend,
+        "views": settings.views, "memory_budget": "1TB" if settings.kept else None,
     }  # fmt: skip
     with Loader(path, 1, **options) as counted:
         count = counted.num_samples
@@ -109,9 +116,10 @@ def load(path: Path, settings: Settings, backend: str, part: str, on_error: str 
         for images, labels, ids, valid in loader:
             rows = ids[valid].tolist()
             names = loader.string_ids(rows)
-            for name, row, label, image in zip(names, rows, labels[valid].tolist(), images[valid], strict=True):
+            several = images.view(settings.views, *images.shape[-4:])[:, valid].movedim(1, 0)
+            for name, row, label, views in zip(names, rows, labels[valid].tolist(), several, strict=True):
                 key = f"{row}/{name}"
-                loaded.pixels[key] = image.permute(1, 2, 0).to(torch.float32).numpy().copy()
+                loaded.pixels[key] = views.permute(0, 2, 3, 1).to(torch.float32).numpy().copy()
                 loaded.labels[key] = label
         loaded.skipped.update(loader.skipped)
         loaded.handed_over = getattr(loader._backend, "handed_over", 0)

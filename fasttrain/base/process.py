@@ -88,9 +88,41 @@ def available_cores() -> int:
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
+def local_world_size() -> int:
+    """Number of processes of the job on this machine (1 outside of torchrun)."""
+    return max(1, _number("LOCAL_WORLD_SIZE", 1))
+
+
 def default_threads() -> int:
     """Worker threads for one rank: the available cores divided by the ranks on this machine."""
-    return max(1, available_cores() // max(1, _number("LOCAL_WORLD_SIZE", 1)))
+    return max(1, available_cores() // local_world_size())
+
+
+def available_memory(system: Path = Path("/")) -> int | None:
+    """Bytes that could be used without swapping: the smaller of what the machine and the cgroup have left, counting
+    the page cache as free; None if the system does not tell."""
+    try:
+        lines = (system / "proc/meminfo").read_text().splitlines()
+        machine = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    group = _cgroup_memory(system / "sys/fs/cgroup")
+    return machine if group is None else min(machine, group)
+
+
+def _cgroup_memory(root: Path) -> int | None:
+    """Bytes that a limit of cgroup v2 or v1 leaves, counting the page cache as free; None if there is no limit."""
+    for limit, used, statistics, cache in (
+        ("memory.max", "memory.current", "memory.stat", "file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "cache"),
+    ):
+        try:
+            rest = int((root / limit).read_text()) - int((root / used).read_text())
+            facts = dict(line.split() for line in (root / statistics).read_text().splitlines())
+            return max(0, rest + int(facts.get(cache, 0)))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return None
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from fasttrain.base.errors import FasttrainError
-from fasttrain.cli import bench, data, demo, models, scores
+from fasttrain.cli import bench, data, demo, doctor, models, scores
 
 app = typer.Typer(
     name="fasttrain",
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = (data, models, scores, bench, demo)
+_GROUPS: tuple[ModuleType, ...] = (data, models, scores, bench, doctor, demo)
 for _group in _GROUPS:
     _group.register(app)
 

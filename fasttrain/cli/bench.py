@@ -63,6 +63,9 @@ def loader(
     repeat: Annotated[
         int | None, typer.Option(min=1, help="Passes over the images a run [default: for 20 batches or more].")
     ] = None,
+    cold: Annotated[
+        bool, typer.Option(help="From files that are not in the page cache, of which none is read twice a run.")
+    ] = False,
     only: Annotated[list[str] | None, typer.Option(help="A contestant's name; may be given again.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
     backend: Annotated[
@@ -88,6 +91,7 @@ def loader(
         rounds=rounds,
         limit=limit,
         repeat=repeat,
+        cold=cold,
         only=only or (),
         backends=backend or (),
         timeout_s=timeout,
@@ -125,7 +129,8 @@ def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
         with atomic_open(out) as file:
             file.write(json.dumps(result, indent=2) + "\n")
     results = result["results"]
-    title = f"{result['images']} images, {result['mean_bytes']:,} bytes each; {results[0]['unit']}"
+    cold = " from cold files" if results[0].get("cache") == "cold" else ""
+    title = f"{result['images']} images, {result['mean_bytes']:,} bytes each{cold}; {results[0]['unit']}"
     print_table(title, *_table(results))
     for missing in result["missing"]:
         say(f"takes no part: {missing}")

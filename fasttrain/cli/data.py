@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fasttrain.base.errors import ConfigError
+from fasttrain.base.sizes import parse_size
 from fasttrain.cli.output import JsonOption, finish
 
 
@@ -144,7 +146,7 @@ def build(
         "smart_threshold": smart_threshold,
         "compress_probability": compress_probability,
         "format": output_format,
-        "tar_bytes": _parse_size(tar_size),
+        "tar_bytes": _size_of(tar_size),
         "shard": _parse_shard(shard),
         "resume": resume,
         "workers": workers,
@@ -173,16 +175,12 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(index), int(count)
 
 
-_UNITS = {"": 1, "KB": 1000, "KIB": 1 << 10, "MB": 10**6, "MIB": 1 << 20, "GB": 10**9, "GIB": 1 << 30}
-
-
-def _parse_size(text: str) -> int:
+def _size_of(text: str) -> int:
     """``256MiB`` -> bytes."""
-    digits = text.strip().rstrip("kKmMgGiIbB ")
-    unit = text.strip()[len(digits) :].strip().upper()
-    if not digits.isdigit() or int(digits) < 1 or unit not in _UNITS:
-        raise typer.BadParameter(f"{text!r} is not a size such as 256MiB or 1GB")
-    return int(digits) * _UNITS[unit]
+    try:
+        return parse_size(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def merge(

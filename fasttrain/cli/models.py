@@ -28,6 +28,12 @@ ThreadsOption = Annotated[int | None, typer.Option(help="Decoding threads (defau
 IdsOption = Annotated[
     Path | None, typer.Option(help="Only these samples: a file of ids, one a line, or a table with an id column.")
 ]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="What decodes: native, portable (Pillow, the reference), dali, ffcv, or auto: native or portable."
+    ),
+]
 OnErrorOption = Annotated[Literal["raise", "skip"], typer.Option(help="What a broken image does.")]
 
 
@@ -65,6 +71,13 @@ def train(
     amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(help="Memory for images, as 8GB, or auto: keep decoded what fits, else read in windows."),
+    ] = None,
+    resident: Annotated[
+        Literal["gpu"] | None, typer.Option(help="Keep all training images, decoded, in the GPU's memory.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
@@ -96,6 +109,8 @@ def train(
         "amp": amp,
         "device": device,
         "threads": threads,
+        "memory_budget": memory_budget,
+        "resident": resident,
         "seed": seed,
         "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
@@ -123,6 +138,7 @@ def evaluate(
     device: DeviceOption = None,
     amp: AmpOption = "auto",
     threads: ThreadsOption = None,
+    backend: BackendOption = "auto",
     on_error: OnErrorOption = "raise",
     ids: IdsOption = None,
     json: JsonOption = False,
@@ -137,7 +153,8 @@ def evaluate(
 
     with process_group(device) as chosen:
         opened = _open(weights, model, weights_match, size, chosen)
-        options: dict[str, Any] = {"device": chosen, "threads": threads, "on_error": on_error, "indices": _ids(ids)}
+        options: dict[str, Any] = {"device": chosen, "threads": threads, "backend": backend, "on_error": on_error}
+        options["indices"] = _ids(ids)
         with Loader(data, batch_size, view=opened.view, **options) as loader:
             require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             precision = resolve_amp(amp, chosen)
@@ -164,6 +181,7 @@ def predict(
     device: DeviceOption = None,
     amp: AmpOption = "auto",
     threads: ThreadsOption = None,
+    backend: BackendOption = "auto",
     on_error: OnErrorOption = "raise",
     ids: IdsOption = None,
     json: JsonOption = False,
@@ -184,6 +202,7 @@ def predict(
             device=chosen,
             amp=resolve_amp(amp, chosen),
             threads=threads,
+            backend=backend,
             on_error=on_error,
             ids=_ids(ids),
         )

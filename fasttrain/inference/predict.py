@@ -29,6 +29,7 @@ def predict(
     device: torch.device | str = "cpu",
     amp: Amp = "off",
     threads: int | None = None,
+    backend: str = "auto",
     on_error: str = "raise",
     ids: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -54,8 +55,8 @@ def predict(
     failed: list[tuple[str, str]] = []
     for index, view in enumerate(views):
         label = "predict" if len(views) == 1 else f"predict view {index + 1}/{len(views)}"
-        options: dict[str, Any] = {"device": device, "threads": threads, "on_error": on_error, "indices": ids}
-        with Loader(data, batch_size, view=view, **options) as loader:
+        options: dict[str, Any] = {"device": device, "threads": threads, "backend": backend, "on_error": on_error}
+        with Loader(data, batch_size, view=view, indices=ids, **options) as loader:
             if index == 0:
                 require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             rows, logits = _one_view(opened, loader, amp, label)

@@ -2,16 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fasttrain.base.errors import LoaderError
 from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.optional import install, why_absent
 from fasttrain.loading.plan import BatchPlan
+from fasttrain.loading.views import View
 
-Decode = Literal["exact", "fast"]
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a backend is made for.
+
+    Attributes:
+        threads: decoding threads.
+        view: of all batches.
+        stream: of the GPU that the images go to, None where they stay on the CPU.
+        fast: decode faster and less exactly, where the backend knows a way.
+    """
+
+    dataset: ImageDataset
+    threads: int
+    view: View
+    stream: torch.cuda.Stream | None
+    fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,8 +45,8 @@ class Filling(Protocol):
     """A batch that is being filled."""
 
     def result(self) -> dict[int, Exception]:
-        """Wait for the batch; what went wrong, by position: `ImageError` for an image that cannot be decoded, which
-        leaves its entry undefined, `CancelledError` for one that was dropped, anything else for a fault of ours."""
+        """Wait for the batch; what went wrong, by sample: `ImageError` for an image that cannot be decoded, which
+        leaves its entries undefined, `CancelledError` for one that was dropped, anything else for a fault of ours."""
 
     def cancel(self) -> None:
         """Drop what has not begun."""
@@ -38,46 +57,60 @@ class Backend(Protocol):
 
     Attributes:
         normalises: whether `submit` can be asked to normalise.
+        on_device: whether it fills batches on the GPU, on the stream that it was made for, and not on the host.
     """
 
     normalises: bool
+    on_device: bool
 
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> Filling:
-        """Start filling the `wanted` ((B,) bool) entries of `out`, (B, size, size, 3) on the host.
+        """Start filling the entries of the `wanted` ((B,) bool) samples in `out`, (E, size, size, 3).
 
-        `out` is uint8 without a normalisation, and float32, float16 or bfloat16 with one. Other entries stay as they
-        are.
+        `out` lies on the host, unless `on_device`. It is uint8 without a normalisation, and float32, float16 or
+        bfloat16 with one. Other entries stay as they are.
         """
 
     def close(self, wait: bool = True) -> None:
         """End the threads; what has not begun is dropped."""
 
 
-def _portable(dataset: ImageDataset, threads: int, decode: Decode) -> Backend:
-    from fasttrain.loading.portable import PortableBackend
-
-    return PortableBackend(dataset, threads)
-
-
-def _native(dataset: ImageDataset, threads: int, decode: Decode) -> Backend:
+def _native(made_for: Circumstances) -> Backend:
     from fasttrain.loading.native import NativeBackend
 
-    return NativeBackend(dataset, threads, fast=decode == "fast")
+    return NativeBackend(made_for.dataset, made_for.threads, made_for.fast)
 
 
-BACKENDS: dict[str, Callable[[ImageDataset, int, Decode], Backend]] = {"native": _native, "portable": _portable}
+def _portable(made_for: Circumstances) -> Backend:
+    from fasttrain.loading.portable import PortableBackend
+
+    return PortableBackend(made_for.dataset, made_for.threads)
+
+
+def _dali(made_for: Circumstances) -> Backend:
+    from fasttrain.loading.dali import DaliBackend
+
+    return DaliBackend(made_for.dataset, made_for.threads, made_for.stream, made_for.fast)
+
+
+def _ffcv(made_for: Circumstances) -> Backend:
+    from fasttrain.loading.ffcv import FfcvBackend
+
+    return FfcvBackend(made_for.dataset, made_for.threads, made_for.view)
+
+
+Make = Callable[[Circumstances], Backend]
+# ``auto`` takes the first that can run.
+BACKENDS: dict[str, Make] = {"native": _native, "portable": _portable, "dali": _dali, "ffcv": _ffcv}
 
 
 def available_backends() -> tuple[str, ...]:
     """The backends that can run here, the one that ``auto`` means first."""
-    from fasttrain.kernels.loading import loading_available
-
-    return tuple(name for name in BACKENDS if name != "native" or loading_available())
+    return tuple(name for name in BACKENDS if why_absent(name) is None)
 
 
-def choose_backend(name: str, decode: str) -> Callable[[ImageDataset, int], Backend]:
+def choose_backend(name: str, decode: str) -> Make:
     """What makes the backend `name`; ``auto`` is ``native`` where that was built, else ``portable``.
 
     Raises:
@@ -87,10 +120,15 @@ def choose_backend(name: str, decode: str) -> Callable[[ImageDataset, int], Back
         raise LoaderError(f"there is no loader backend {name!r}; choose one of auto, {', '.join(BACKENDS)}")
     if decode not in ("exact", "fast"):
         raise LoaderError(f"decode must be 'exact' or 'fast', not {decode!r}")
-    if name != "auto" and name not in available_backends():
-        raise LoaderError(
-            "the native loader backend was not built; install a C++ compiler and libjpeg's headers "
-            "(apt-get install build-essential libjpeg-dev) and reinstall, or use backend='portable'"
-        )
-    make = BACKENDS[available_backends()[0] if name == "auto" else name]
-    return lambda dataset, threads: make(dataset, threads, "fast" if decode == "fast" else "exact")
+    if name == "auto":
+        name = available_backends()[0]
+    elif (reason := why_absent(name)) is not None:
+        raise LoaderError(f"{reason}, or use backend='{'portable' if name == 'native' else 'auto'}'")
+
+    def make(made_for: Circumstances) -> Backend:
+        try:
+            return BACKENDS[name](made_for)
+        except ImportError as error:
+            raise LoaderError(f"the {name} loader backend cannot be imported ({error}); {install(name)}") from error
+
+    return make

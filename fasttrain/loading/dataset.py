@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import xxhash
-from typing_extensions import Buffer
 
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.beton_build.format import MODE_RAW
@@ -18,7 +17,7 @@ from fasttrain.beton_build.origins import BetonImage, Origin, TarMember, decode_
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import read_source
 from fasttrain.beton_build.trailer import encode_id, sample_key
-from fasttrain.kernels.loading import JPEG, JPEG_FILE, OTHER, RAW, Sources, stored_elsewhere
+from fasttrain.kernels.loading import JPEG, JPEG_FILE, OTHER, RAW, Kept, Sources, gather, stored_elsewhere
 from fasttrain.loading.randomness import distinct_keys
 
 T = TypeVar("T")
@@ -38,6 +37,7 @@ class ImageDataset(ABC):
         keys: (N,) uint64: what each sample's randomness is keyed by.
         class_names: names of the labels, None if unknown.
         fingerprint: changes with the samples, their order or their content.
+        keeps_images: whether whole images stay in memory, so that none should be decoded in part or at a smaller size.
     """
 
     name: str
@@ -46,6 +46,7 @@ class ImageDataset(ABC):
     keys: np.ndarray
     class_names: list[str] | None
     fingerprint: str
+    keeps_images = False
 
     @abstractmethod
     def sizes(self, rows: np.ndarray) -> np.ndarray:
@@ -54,6 +55,14 @@ class ImageDataset(ABC):
     @abstractmethod
     def blocks(self, rows: np.ndarray) -> np.ndarray:
         """(n,) int64: number of the stretch of storage in which each of `rows` lies, the unit of the windowed order."""
+
+    @abstractmethod
+    def stored_bytes(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64: bytes that the images of `rows` take where they lie; 0 for one that is not there."""
+
+    def are_raw(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether the images of `rows` are stored as pixels."""
+        return np.zeros(len(rows), bool)
 
     @abstractmethod
     def string_ids(self, rows: np.ndarray) -> list[str]:
@@ -83,6 +92,14 @@ class ImageDataset(ABC):
         """
         return stored_elsewhere(len(rows))
 
+    def claim(self, rows: np.ndarray, chosen: np.ndarray) -> Kept | None:
+        """Where decoders other than `decode` are to leave the whole images of the `chosen` ((n,) bool) of `rows`; None
+        for nowhere. Whoever asks says later, by `settle`, what became of it."""
+        return None
+
+    def settle(self, rows: np.ndarray, done: np.ndarray) -> None:  # noqa: B027 (most kinds keep nothing)
+        """Of claimed `rows`, the `done` ((n,) bool) lie where they should; the others have to be claimed again."""
+
     @abstractmethod
     def image_error(self, row: int, reason: str) -> ImageError:
         """An error about the image of `row`, naming the sample and where it lies."""
@@ -111,6 +128,12 @@ class BetonDataset(ImageDataset):
 
     def blocks(self, rows: np.ndarray) -> np.ndarray:
         return (self._reader.offsets[rows] // np.uint64(self._reader.page_size)).astype(np.int64)
+
+    def stored_bytes(self, rows: np.ndarray) -> np.ndarray:
+        return self._reader.sizes[rows].astype(np.int64)
+
+    def are_raw(self, rows: np.ndarray) -> np.ndarray:
+        return self._reader.modes[rows] == MODE_RAW
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return self._reader.ids.take(rows)
@@ -153,9 +176,10 @@ class FolderDataset(ImageDataset):
         self.keys = np.fromiter((sample_key(name) for name in self._ids), np.uint64, self.num_samples)
         self.class_names = source.class_names or None
         self._sizes = np.zeros((self.num_samples, 2), np.int64)  # read when first asked for; 0 = not yet
+        self._bytes = np.fromiter(map(stored_bytes, self._origins), np.int64, self.num_samples)
         digest = xxhash.xxh3_128(source.fingerprint().encode())
-        for name, origin in zip(self._ids, self._origins, strict=True):
-            digest.update(encode_id(name) + f"\0{stored_bytes(origin)}\n".encode())
+        for name, size in zip(self._ids, self._bytes.tolist(), strict=True):
+            digest.update(encode_id(name) + f"\0{size}\n".encode())
         self.fingerprint = digest.hexdigest()
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
@@ -165,6 +189,9 @@ class FolderDataset(ImageDataset):
 
     def blocks(self, rows: np.ndarray) -> np.ndarray:
         return rows // FILES_A_BLOCK
+
+    def stored_bytes(self, rows: np.ndarray) -> np.ndarray:
+        return self._bytes[rows]
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return [self._ids[row] for row in rows]
@@ -250,6 +277,18 @@ class JoinedDataset(ImageDataset):
             result[positions] = part.blocks(local) + (self._parts.index(part) << PART_BITS)
         return result
 
+    def stored_bytes(self, rows: np.ndarray) -> np.ndarray:
+        result = np.empty(len(rows), np.int64)
+        for part, positions, local in self._split(rows):
+            result[positions] = part.stored_bytes(local)
+        return result
+
+    def are_raw(self, rows: np.ndarray) -> np.ndarray:
+        result = np.empty(len(rows), bool)
+        for part, positions, local in self._split(rows):
+            result[positions] = part.are_raw(local)
+        return result
+
     def string_ids(self, rows: np.ndarray) -> list[str]:
         result = [""] * len(rows)
         for part, positions, local in self._split(rows):
@@ -265,18 +304,7 @@ class JoinedDataset(ImageDataset):
         return part.decode(local)
 
     def stored(self, rows: np.ndarray) -> Sources:
-        found = [(positions, part.stored(local)) for part, positions, local in self._split(rows)]
-        whole = stored_elsewhere(len(rows))
-        buffers: list[Buffer] = []
-        paths: list[bytes | None] = list(whole.paths)
-        for positions, sources in found:
-            whole.stored[positions], whole.sizes[positions] = sources.stored, sources.sizes
-            whole.offsets[positions], whole.lengths[positions] = sources.offsets, sources.lengths
-            whole.buffer[positions] = sources.buffer + len(buffers)
-            buffers += sources.buffers
-            for position, path in zip(positions.tolist(), sources.paths, strict=True):
-                paths[position] = path
-        return replace(whole, buffers=buffers, paths=paths)
+        return gather(len(rows), [(positions, part.stored(local)) for part, positions, local in self._split(rows)])
 
     def image_error(self, row: int, reason: str) -> ImageError:
         part, local = self._part_of(row)
@@ -311,6 +339,21 @@ def open_dataset(data: Data) -> ImageDataset:
         for opened in parts:
             opened.close()
         raise
+
+
+def readable_sizes(dataset: ImageDataset, rows: np.ndarray) -> tuple[np.ndarray, dict[int, ImageError]]:
+    """Sizes (n, 2) int64 of the images of `rows`, 1 x 1 where they cannot be read, and why, by position in `rows`."""
+    try:
+        return dataset.sizes(rows), {}
+    except ImageError:
+        pass
+    sizes, errors = np.ones((len(rows), 2), np.int64), {}
+    for position in range(len(rows)):  # one by one, to tell the good from the bad
+        try:
+            sizes[position] = dataset.sizes(rows[position : position + 1])[0]
+        except ImageError as error:
+            errors[position] = error
+    return sizes, errors
 
 
 def select_rows(dataset: ImageDataset, indices: Sequence[int] | Sequence[str] | np.ndarray | None) -> np.ndarray:

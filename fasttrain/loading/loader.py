@@ -13,15 +13,30 @@ import torch
 import xxhash
 
 from fasttrain.base import process
+from fasttrain.base.console import say
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.loading.backend import Filling, choose_backend
+from fasttrain.loading.backend import Circumstances, Filling, choose_backend
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset, select_rows
 from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.planner import PlannedBatch, Planner
+from fasttrain.loading.resident import ResidentDataset
+from fasttrain.loading.resident_backend import ResidentBackend
 from fasttrain.loading.sampler import Partition, Rest
 from fasttrain.loading.views import TrainView, View, train_view
+
+
+def _check_resident(resident: str, device: torch.device, backend: str, memory_budget: int | str | None) -> None:
+    if resident != "gpu":
+        raise LoaderError(f"resident must be 'gpu' or None, not {resident!r}")
+    if device.type != "cuda":
+        raise LoaderError("resident='gpu' needs device='cuda'; to keep decoded images on the CPU, use memory_budget")
+    if backend not in ("auto", "native", "portable"):
+        raise LoaderError(f"resident='gpu' decodes each image once, on the CPU; leave backend={backend!r} out")
+    if memory_budget is not None:
+        raise LoaderError("resident='gpu' needs no memory on the CPU; leave memory_budget out")
 
 
 @dataclass
@@ -62,8 +77,18 @@ class Loader:
         indices: part of the data set, as rows or as string ids.
         rank, world: this process among how many; by default torchrun's.
         prefetch: batches filled ahead.
+        views: different views of each sample, all from one decoding of it, as contrastive learning wants them; the
+            images of a batch are then (views, B, 3, H, W). The first is what a loader with one view gives.
+        memory_budget: memory of this machine for images, in bytes, as ``8GB``, or ``auto`` for three quarters of what
+            is available. What fits decides: decoded images that stay in memory, the page cache, or the windowed order;
+            one line says which (see `fasttrain.loading.memory_plan.MemoryPlan`). None: the page cache, as it comes.
+        resident: ``gpu`` decodes all images at once, when the loader is made, into the memory of the GPU that `device`
+            names; from then on a batch is a kernel or two there, and the CPU does next to nothing.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
-            was built. Order and views are the same, bit for bit; pixels agree within rounding.
+            was built; ``dali`` (NVIDIA DALI, on the GPU where the images go there) or ``ffcv`` where those are
+            installed. Order and views are the same, bit for bit; pixels agree within rounding. Only ``ffcv`` crops and
+            flips by itself, at random, and takes no more than one `.beton`; see `fasttrain.loading.ffcv`. These two
+            decode an image anew for each of several views, and keep no decoded images in memory.
         decode: ``exact``, or ``fast``: the native backend then decodes JPEGs that are at least twice as large as their
             view at a half, quarter or eighth of their size, and chroma without interpolation. PSNR against Pillow on
             ImageNet photos (224 pixels, RandomResizedCrop): exact 57 dB, worst image 53; fast 55, worst 37; at 128
@@ -73,6 +98,7 @@ class Loader:
         dataset, view, device, batch_size: as given.
         class_names: names of the labels, None if unknown.
         num_samples: samples of an epoch: of the data set or of `indices`, or `Sampling.draws`.
+        memory_plan: what `memory_budget` came to, None without one.
         skipped: (string id, error) of each sample left out so far.
 
     Raises:
@@ -98,16 +124,24 @@ class Loader:
         rank: int | None = None,
         world: int | None = None,
         prefetch: int = 2,
-        backend: Literal["auto", "native", "portable"] | str = "auto",
+        views: int = 1,
+        memory_budget: int | str | None = None,
+        resident: Literal["gpu"] | None = None,
+        backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise LoaderError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         make_backend = choose_backend(backend, decode)
+        if resident is not None:
+            _check_resident(resident, torch.device(device), backend, memory_budget)
         threads = process.default_threads() if threads is None else threads
-        if min(threads, prefetch, window) < 1:
-            raise LoaderError(f"threads, prefetch and window must be at least 1, not {threads}, {prefetch}, {window}")
+        for name, value in {"threads": threads, "prefetch": prefetch, "window": window, "views": views}.items():
+            if value < 1:
+                raise LoaderError(f"{name} must be at least 1, not {value}")
         self.view = view if view is not None else train_view()
+        if views > 1 and not isinstance(self.view, TrainView):
+            raise LoaderError("an eval view is the same each time; use views with a train view")
         self.device = torch.device(device)
         self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
         self.skipped: list[tuple[str, str]] = []
@@ -117,7 +151,12 @@ class Loader:
         self.dataset = open_dataset(data)
         try:
             self._rows = select_rows(self.dataset, indices)
-            order = order or ("random" if isinstance(self.view, TrainView) else "sequential")
+            if order is None and not isinstance(self.view, TrainView):
+                order = "sequential"
+            self.memory_plan: MemoryPlan | None = None
+            if memory_budget is not None:
+                order = self._use_memory(memory_budget, order)
+            order = order or "random"
             sampling = sampling or Sampling()
             weights = sampling.weights_of(self.dataset, self._rows)
             if order == "sequential" and (weights is not None or rest != "drop"):
@@ -135,12 +174,30 @@ class Loader:
             raise
         self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
         self._planner = Planner(
-            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window
+            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window, views
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
-        self._backend = make_backend(self.dataset, threads)
+        made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
+        try:
+            if resident is None:
+                self._backend = make_backend(made_for)
+            else:
+                self._backend = ResidentBackend(made_for, self._rows, self.device, make_backend)
+        except BaseException:
+            self.dataset.close()
+            raise
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
+
+    def _use_memory(self, budget: int | str, order: Order | None) -> Order | None:
+        """Plan the use of memory, say how, and begin with it: the order that the plan wants."""
+        self.memory_plan = plan = plan_memory(self.dataset, self._rows, budget, order)
+        say(str(plan))
+        if plan.mode == "resident":
+            self.dataset = ResidentDataset(self.dataset, self._rows)
+        if plan.window is not None:
+            self._window = plan.window
+        return "windowed" if plan.mode == "windowed" else order
 
     # --- what it is -------------------------------------------------------------------------------------------------
 
@@ -258,6 +315,7 @@ class Loader:
                 if not in_flight:
                     self._position = self._start = (epoch + 1, 0)
                 yield batch
+                del batch  # else its memory could not serve the next one, whatever the caller does
                 if not in_flight:
                     return
         finally:
@@ -267,7 +325,8 @@ class Loader:
     def _begin(self, planned: PlannedBatch) -> _InFlight:
         plan, wanted = planned.plan, planned.wanted
         normalisation = self._stage.normalisation(plan.jitter) if self._backend.normalises else None
-        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None)
+        on_device = self._backend.on_device
+        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None, on_device)
         return _InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
 
     def _finish(self, filled: _InFlight) -> Batch:
@@ -275,22 +334,22 @@ class Loader:
         plan, valid = filled.planned.plan, filled.planned.wanted
         errors = dict(filled.planned.unreadable)
         for position, error in sorted(filled.filling.result().items()):
-            errors[position] = self._image_error(plan.rows[position], error)
+            errors[position] = self._image_error(plan.samples[position], error)
             if self.on_error == "raise":
                 raise errors[position]
         for position, reason in errors.items():
             valid[position] = False
-            self._note_skipped(int(plan.rows[position]), reason)
-        self._stage.blank(filled.pixels, ~valid)
-        labels = np.where(plan.padded, -1, self.dataset.labels[plan.rows])
+            self._note_skipped(int(plan.samples[position]), reason)
+        self._stage.blank(filled.pixels, np.tile(~valid, plan.views))
+        labels = np.where(plan.padded, -1, self.dataset.labels[plan.samples])
         images, *rest = self._stage.run(
             filled.pixels,
             plan.jitter,
             torch.from_numpy(labels.astype(np.int64)),
-            torch.from_numpy(plan.rows),
+            torch.from_numpy(plan.samples),
             torch.from_numpy(valid),
         )
-        return Batch(images, *rest)
+        return Batch(images if plan.views == 1 else images.unflatten(0, (plan.views, -1)), *rest)
 
     def _image_error(self, row: int, error: Exception) -> ImageError:
         """`error` if it is the image's fault.

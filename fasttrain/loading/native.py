@@ -6,7 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasttrain.kernels.loading import DONE, FAILED, NOT_HANDLED, OTHER, BatchPool, Geometry, PixelFormat, PixelType
+from fasttrain.kernels.loading import (
+    DONE,
+    FAILED,
+    JPEG,
+    JPEG_FILE,
+    NOT_HANDLED,
+    OTHER,
+    RAW,
+    BatchPool,
+    Geometry,
+    Kept,
+    PixelFormat,
+    PixelType,
+)
 from fasttrain.kernels.loading import Filling as NativeHandle
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dataset import ImageDataset
@@ -33,9 +46,10 @@ class NativeBackend:
     """
 
     normalises = True
+    on_device = False
 
     def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False) -> None:
-        self._dataset, self._threads, self._fast = dataset, threads, fast
+        self._dataset, self._threads, self._fast = dataset, threads, fast and not dataset.keeps_images
         self._pool = BatchPool(threads)
         self._portable: PortableBackend | None = None  # made when it is first needed
         self._odd: set[int] = set()  # rows that are known to need it
@@ -44,19 +58,23 @@ class NativeBackend:
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> "NativeFilling":
-        rows = np.where(wanted, plan.rows, plan.rows[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
-        others = ~wanted
-        if self._odd:
-            others |= np.fromiter((row in self._odd for row in rows.tolist()), bool, len(rows))
+        rows = np.where(wanted, plan.samples, plan.samples[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
         filling = NativeFilling(self, plan, out, normalisation)
         if wanted.any():
             sources = self._dataset.stored(rows)
-            sources.stored[others] = OTHER
+            sources.stored[~wanted | (self._is_odd(rows) & (sources.stored != RAW))] = OTHER
             filling.hand_over(wanted & (sources.stored == OTHER))
             geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
-            native = self._pool.submit(sources, geometry, _as_array(out), _format(out, normalisation), self._fast)
-            filling.start(native, wanted & (sources.stored != OTHER))
+            pixels = _format(out, normalisation)
+            kept = self._dataset.claim(rows, np.isin(sources.stored, (JPEG, JPEG_FILE)))
+            native = self._pool.submit(sources, geometry, _as_array(out), pixels, self._fast, kept)
+            filling.start(native, wanted & (sources.stored != OTHER), kept)
         return filling
+
+    def _is_odd(self, rows: np.ndarray) -> np.ndarray:
+        if not self._odd:
+            return np.zeros(len(rows), bool)
+        return np.fromiter((row in self._odd for row in rows.tolist()), bool, len(rows))
 
     def portable(self) -> PortableBackend:
         """Threads for what the native ones leave."""
@@ -67,6 +85,10 @@ class NativeBackend:
     def note_odd(self, rows: np.ndarray) -> None:
         """Remember `rows` that the native threads could not decode."""
         self._odd.update(rows.tolist())
+
+    def settle(self, rows: np.ndarray, done: np.ndarray) -> None:
+        """Tell the data set which of the claimed `rows` lie where they should."""
+        self._dataset.settle(rows, done)
 
     def image_error(self, row: int, reason: str) -> Exception:
         return self._dataset.image_error(row, reason)
@@ -85,27 +107,30 @@ class NativeFilling:
     ) -> None:
         self._backend, self._plan, self._out, self._normalisation = backend, plan, out, normalisation
         self._native: NativeHandle | None = None
-        self._wanted = np.zeros(len(plan.rows), bool)  # of the native threads
+        self._wanted = np.zeros(len(plan.samples), bool)  # of the native threads
+        self._claimed = np.zeros(len(plan.samples), bool)  # that are left in the data set's memory, too
         self._portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = []
 
-    def start(self, native: NativeHandle, entries: np.ndarray) -> None:
-        """`entries` ((B,) bool) are in the native threads' hands."""
-        self._native, self._wanted = native, entries
+    def start(self, native: NativeHandle, samples: np.ndarray, kept: Kept | None) -> None:
+        """`samples` ((B,) bool) are in the native threads' hands."""
+        self._native, self._wanted = native, samples
+        if kept is not None:
+            self._claimed = kept.offsets >= 0
 
-    def hand_over(self, entries: np.ndarray) -> None:
-        """Have `entries` ((B,) bool) done the portable way."""
-        if entries.any():
+    def hand_over(self, samples: np.ndarray) -> None:
+        """Have `samples` ((B,) bool) done the portable way."""
+        if samples.any():
             pixels = torch.empty(self._out.shape, dtype=torch.uint8)
-            self._portable.append((entries, pixels, self._backend.portable().submit(self._plan, entries, pixels)))
-            self._backend.handed_over += int(entries.sum())
+            self._portable.append((samples, pixels, self._backend.portable().submit(self._plan, samples, pixels)))
+            self._backend.handed_over += int(samples.sum())
 
     def result(self) -> dict[int, Exception]:
         failures = self._native_result()
-        for entries, pixels, filling in self._portable:
+        for samples, pixels, filling in self._portable:
             failed = filling.result()
-            entries = entries.copy()
-            entries[list(failed)] = False
-            self._store(entries, pixels)
+            samples = samples.copy()
+            samples[list(failed)] = False
+            self._store(np.tile(samples, self._plan.views), pixels)
             failures |= failed
         return failures
 
@@ -114,18 +139,19 @@ class NativeFilling:
             return {}
         self._native.wait()
         outcomes, reasons = self._native.outcomes()
+        self._settle(outcomes == DONE)
         left = self._wanted & (outcomes == NOT_HANDLED)
-        self._backend.note_odd(self._plan.rows[left])
+        self._backend.note_odd(self._plan.samples[left])
         self.hand_over(left)
         failures: dict[int, Exception] = {
-            position: self._backend.image_error(int(self._plan.rows[position]), reasons[position])
+            position: self._backend.image_error(int(self._plan.samples[position]), reasons[position])
             for position in np.flatnonzero(self._wanted & (outcomes == FAILED)).tolist()
         }
         dropped = self._wanted & ~np.isin(outcomes, (DONE, NOT_HANDLED, FAILED))
         return failures | {position: CancelledError() for position in np.flatnonzero(dropped).tolist()}
 
     def _store(self, entries: np.ndarray, pixels: Tensor) -> None:
-        """Bring `entries` of uint8 `pixels` into the batch's own format."""
+        """Bring `entries` ((E,) bool) of uint8 `pixels` into the batch's own format."""
         for position in np.flatnonzero(entries).tolist():
             values = pixels[position]
             if self._normalisation is not None:
@@ -133,9 +159,15 @@ class NativeFilling:
                 values = values.to(torch.float32).mul_(scale).add_(shift)
             self._out[position] = values
 
+    def _settle(self, done: np.ndarray) -> None:
+        if self._claimed.any():
+            self._backend.settle(self._plan.samples[self._claimed], done[self._claimed])
+            self._claimed[:] = False
+
     def cancel(self) -> None:
         if self._native is not None:
             self._native.cancel()
+            self._settle(self._native.outcomes()[0] == DONE)
         for _, _, filling in self._portable:
             filling.cancel()
 

@@ -4,11 +4,11 @@ Every view is written in one form: resize ``boxes`` of the source to ``resized``
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fasttrain.loading.randomness import Operation, uniforms
+from fasttrain.loading.randomness import Operation, repeated_keys, uniforms
 from fasttrain.loading.sampler import PADDING
 from fasttrain.loading.views import EvalView, TrainView, View
 
@@ -30,17 +30,20 @@ class Jitter:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The plan of a batch of B samples, equal bit for bit on all backends.
+    """The plan of a batch of B samples with V views of each, equal bit for bit on all backends.
+
+    It has E = V * B entries; entry ``v * B + b`` is view v of sample b.
 
     Attributes:
-        rows: (B,) int64 rows of the data set, `PADDING` at a padded tail.
+        rows: (E,) int64 rows of the data set, `PADDING` at a padded tail.
         size: output side in pixels.
         interpolation: ``bilinear`` or ``bicubic``, both antialiased.
-        boxes: (B, 4) int64 left, top, width, height in source pixels; nothing outside of the box is looked at.
-        resized: (B, 2) int64 width, height that the box is resized to.
-        offsets: (B, 2) int64 left, top of the window of `size` in the resized box.
-        hflip, vflip: (B,) bool.
+        boxes: (E, 4) int64 left, top, width, height in source pixels; nothing outside of the box is looked at.
+        resized: (E, 2) int64 width, height that the box is resized to.
+        offsets: (E, 2) int64 left, top of the window of `size` in the resized box.
+        hflip, vflip: (E,) bool.
         jitter: colour jitter for the device stage, None when the view has none.
+        views: V.
     """
 
     rows: np.ndarray
@@ -52,15 +55,21 @@ class BatchPlan:
     hflip: np.ndarray
     vflip: np.ndarray
     jitter: Jitter | None
+    views: int = 1
+
+    @property
+    def samples(self) -> np.ndarray:
+        """(B,) int64 rows of the samples, each once."""
+        return self.rows[: len(self.rows) // self.views]
 
     @property
     def padded(self) -> np.ndarray:
-        """(B,) bool: entries that stand for no sample."""
-        return self.rows == PADDING
+        """(B,) bool: those that stand for no sample."""
+        return self.samples == PADDING
 
 
 def plan_batch(
-    view: View, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int = 0, epoch: int = 0
+    view: View, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int = 0, epoch: int = 0, views: int = 1
 ) -> BatchPlan:
     """Plan a batch.
 
@@ -70,7 +79,13 @@ def plan_batch(
         keys: (B,) uint64 randomness keys of the samples.
         sizes: (B, 2) int64 width and height of the source images (1 × 1 for padded entries).
         seed, epoch: of the randomness; eval views have none.
+        views: of each sample; the first is that of a plan with a single one.
     """
+    if views > 1:
+        number = np.repeat(np.arange(views), len(rows))
+        keys = repeated_keys(np.tile(keys, views), number, Operation.VIEW_KEY)
+        plan = plan_batch(view, np.tile(rows, views), keys, np.tile(sizes, (views, 1)), seed, epoch)
+        return replace(plan, views=views)
     if isinstance(view, EvalView):
         return _plan_eval(view, rows, sizes)
     return _plan_train(view, rows, keys, sizes, seed, epoch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasttrain.base.errors import ImageError
-from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.dataset import ImageDataset, readable_sizes
 from fasttrain.loading.order import EpochOrder, drawn, shuffled, windowed
 from fasttrain.loading.plan import BatchPlan, plan_batch
 from fasttrain.loading.randomness import Operation, repeated_keys
@@ -16,11 +16,11 @@ from fasttrain.loading.views import View
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """A plan, and the entries that are already known to be unreadable.
+    """A plan, and the samples that are already known to be unreadable.
 
     Attributes:
-        plan: the plan; those entries have a stand-in for a box.
-        unreadable: errors by position in the batch; a backend must leave these entries alone.
+        plan: the plan; those samples have a stand-in for a box.
+        unreadable: errors by position in the batch; a backend must leave the entries of these samples alone.
     """
 
     plan: BatchPlan
@@ -28,8 +28,8 @@ class PlannedBatch:
 
     @property
     def wanted(self) -> np.ndarray:
-        """(B,) bool: entries that a backend is to fill."""
-        wanted = self.plan.rows != PADDING
+        """(B,) bool: samples whose entries a backend is to fill."""
+        wanted = ~self.plan.padded
         wanted[list(self.unreadable)] = False
         return wanted
 
@@ -42,6 +42,7 @@ class Planner:
         weights: (n,) float64, how often each of them is drawn (see `Sampling`), None for once.
         tolerant: note images whose size cannot be read, instead of raising.
         window: blocks that the windowed order reads at a time.
+        views: of each sample.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Planner:
         seed: int,
         tolerant: bool,
         window: int,
+        views: int = 1,
     ) -> None:
         self._dataset, self._rows, self._weights, self._partition = dataset, rows, weights, partition
-        self._view, self._seed, self._tolerant, self._window = view, seed, tolerant, window
+        self._view, self._seed, self._tolerant, self._window, self._views = view, seed, tolerant, window, views
 
     def epoch(self, epoch: int, offset: int = 0) -> Iterator[PlannedBatch]:
         """This rank's batches of an epoch from global position `offset` on.
@@ -71,7 +73,7 @@ class Planner:
             rows = np.where(positions == PADDING, PADDING, samples.rows)
             keys = repeated_keys(samples.keys, round_, Operation.WRAPPED_KEY)
             sizes, unreadable = self._sizes(rows)
-            plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch)
+            plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch, self._views)
             yield PlannedBatch(plan, unreadable)
 
     def _order(self, epoch: int) -> EpochOrder:
@@ -90,16 +92,7 @@ class Planner:
         """Sizes (B, 2) int64, 1 x 1 for padded and unreadable entries."""
         sizes = np.ones((len(batch), 2), np.int64)
         real = np.flatnonzero(batch != PADDING)
-        try:
-            sizes[real] = self._dataset.sizes(batch[real])
-            return sizes, {}
-        except ImageError:
-            if not self._tolerant:
-                raise
-        unreadable = {}
-        for position in real.tolist():  # one by one, to tell the good from the bad
-            try:
-                sizes[position] = self._dataset.sizes(batch[position : position + 1])[0]
-            except ImageError as error:
-                unreadable[position] = error
-        return sizes, unreadable
+        sizes[real], errors = readable_sizes(self._dataset, batch[real])
+        if errors and not self._tolerant:
+            raise errors[min(errors)]
+        return sizes, {int(real[position]): error for position, error in errors.items()}

@@ -55,6 +55,7 @@ class PortableBackend:
     """Persistent threads that decode and render samples into preallocated batches. Always exact."""
 
     normalises = False
+    on_device = False
 
     def __init__(self, dataset: ImageDataset, threads: int) -> None:
         self._dataset = dataset
@@ -66,11 +67,13 @@ class PortableBackend:
         assert normalisation is None
         positions, pixels = np.flatnonzero(wanted).tolist(), out.numpy()
         return PortableFilling(
-            {position: self._pool.submit(self._fill, plan, position, pixels[position]) for position in positions}
+            {position: self._pool.submit(self._fill, plan, position, pixels) for position in positions}
         )
 
-    def _fill(self, plan: BatchPlan, index: int, out: np.ndarray) -> None:
-        out[:] = render(self._dataset.decode(int(plan.rows[index])), plan, index)
+    def _fill(self, plan: BatchPlan, position: int, out: np.ndarray) -> None:
+        pixels = self._dataset.decode(int(plan.rows[position]))
+        for entry in range(position, len(plan.rows), len(plan.samples)):
+            out[entry] = render(pixels, plan, entry)
 
     def close(self, wait: bool = True) -> None:
         self._pool.shutdown(wait=wait, cancel_futures=True)

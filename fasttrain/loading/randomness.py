@@ -27,6 +27,7 @@ class Operation(IntEnum):
     DRAW_ORDER = 7
     DRAWN_KEY = 8
     WRAPPED_KEY = 9
+    VIEW_KEY = 10
     CROP = 16  # one operation a try: 16, 17, …
 
 

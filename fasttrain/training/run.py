@@ -280,6 +280,7 @@ class Trainer:
         settings, sampling = self.settings, self.settings.sampling
         chosen = Sampling(sampling.class_balance, sampling.weights, sampling.draws)
         how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
+        how |= {"memory_budget": settings.memory_budget, "resident": settings.resident}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
     def _val_loader(self) -> Loader | None:
@@ -295,6 +296,8 @@ class Trainer:
             device=self.device,
             seed=settings.seed,
             threads=settings.threads,
+            backend=settings.backend,
+            decode=settings.decode,
             on_error=settings.on_error,
             indices=read_ids(Path(ids)) if ids is not None else None,
             **options,

@@ -61,14 +61,15 @@ class SamplingSettings(Settings):
     """Which samples an epoch goes through, and in which order (see `fasttrain.loading.order.Sampling`).
 
     Attributes:
-        order: ``random``, or ``windowed`` for files that do not fit into memory; then `window` pages at a time.
+        order: ``random``, or ``windowed`` for files that do not fit into memory, then `window` pages at a time; None
+            for random, unless the memory budget asks for windows.
         rest: samples too few for another global batch are left out (``drop``), or filled up (``wrap``).
         class_balance: 0 takes classes as frequent as they are, 1 makes them equally frequent.
         weights: field of the `.beton` that says how often each sample is drawn.
         draws: length of an epoch in samples; None for as many as there are.
     """
 
-    order: Literal["random", "windowed"] = "random"
+    order: Literal["random", "windowed"] | None = None
     window: int = Field(default=64, ge=1)
     rest: Literal["drop", "wrap"] = "drop"
     class_balance: float = Field(default=0.0, ge=0, le=1)
@@ -98,6 +99,10 @@ class TrainSettings(Settings):
         label_smoothing: share of the target spread over all classes.
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
+        memory_budget: memory of the machine for training images, as ``8GB`` or ``auto``; None: the page cache, as it
+            comes.
+        resident: ``gpu`` keeps all training images, decoded, in each GPU's memory.
+        backend, decode: of the loader (see `fasttrain.loading.loader.Loader`).
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
         checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
     """
@@ -123,6 +128,10 @@ class TrainSettings(Settings):
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
+    memory_budget: int | str | None = None
+    resident: Literal["gpu"] | None = None
+    backend: str = "auto"
+    decode: Literal["exact", "fast"] = "exact"
     on_error: Literal["raise", "skip"] = "raise"
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     sampling: SamplingSettings = SamplingSettings()

@@ -20,7 +20,7 @@ from fasttrain.training.settings import TrainSettings
 
 VERSION = 2  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them.
-FREE_ON_RESUME = {"out", "device", "threads", "on_error", "checkpoint_minutes"}
+FREE_ON_RESUME = {"out", "device", "threads", "memory_budget", "resident", "on_error", "checkpoint_minutes"}
 
 
 @dataclass

@@ -12,10 +12,18 @@
 namespace fasttrain {
 namespace {
 
-void name_thread() {
+constexpr std::size_t kReadAtOnce = 16;  // samples between looks at what the other threads have done meanwhile
+
+void name_thread(const char* name) {
 #if defined(__linux__)
-  pthread_setname_np(pthread_self(), "fasttrain-load");
+  pthread_setname_np(pthread_self(), name);
+#else
+  (void)name;
 #endif
+}
+
+void forget(std::deque<std::shared_ptr<BatchWork>>& queue, const std::shared_ptr<BatchWork>& work) {
+  queue.erase(std::remove(queue.begin(), queue.end(), work), queue.end());
 }
 
 }  // namespace
@@ -24,6 +32,7 @@ BatchPool::BatchPool(int threads) : owner_(::getpid()), state_(std::make_unique<
   if (threads < 1) throw std::invalid_argument("a pool needs at least one thread");
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([state = state_.get()] { run(*state); });
+    threads_.emplace_back([state = state_.get()] { run_ahead(*state); });
   } catch (...) {
     close();
     throw;
@@ -49,6 +58,7 @@ void BatchPool::submit(const std::shared_ptr<BatchWork>& work) {
     if (state_->closing) throw std::runtime_error("the pool is closed");
     if (work->samples.empty()) return;
     state_->queue.push_back(work);
+    state_->unread.push_back(work);
   }
   state_->work_comes.notify_all();
 }
@@ -57,8 +67,8 @@ void BatchPool::cancel(const std::shared_ptr<BatchWork>& work) {
   if (!is_mine()) return;
   std::unique_lock<std::mutex> held(state_->lock);
   work->cancelled = true;
-  auto& queue = state_->queue;
-  queue.erase(std::remove(queue.begin(), queue.end(), work), queue.end());
+  forget(state_->queue, work);
+  forget(state_->unread, work);
   state_->work_goes.notify_all();
   state_->work_goes.wait(held, [&] { return work->finished(); });
 }
@@ -79,6 +89,7 @@ void BatchPool::close() {
     state_->closing = true;
     for (const auto& work : state_->queue) work->cancelled = true;
     state_->queue.clear();
+    state_->unread.clear();
   }
   state_->work_comes.notify_all();
   state_->work_goes.notify_all();
@@ -86,7 +97,7 @@ void BatchPool::close() {
 }
 
 void BatchPool::run(State& state) {
-  name_thread();
+  name_thread("fasttrain-load");
   Scratch scratch;
   std::string error;
   std::unique_lock<std::mutex> held(state.lock);
@@ -99,11 +110,33 @@ void BatchPool::run(State& state) {
     if (work->next >= work->samples.size()) state.queue.pop_front();
     held.unlock();
     error.clear();
+    const Target* targets = work->targets.data() + index * work->views;
     const Outcome outcome =
-        fill_sample(work->samples[index], work->output, work->fast, scratch, work->out + index * work->stride, error);
+        fill_sample(work->samples[index], targets, work->views, work->output, work->fast, scratch, error);
     held.lock();
     work->outcomes[index] = outcome;
     if (outcome == Outcome::failed) work->errors[index].swap(error);
+    --work->busy;
+    if (work->finished()) state.work_goes.notify_all();
+  }
+}
+
+void BatchPool::run_ahead(State& state) {
+  name_thread("fasttrain-ahead");
+  std::unique_lock<std::mutex> held(state.lock);
+  while (true) {
+    state.work_comes.wait(held, [&] { return state.closing || !state.unread.empty(); });
+    if (state.closing) return;
+    const std::shared_ptr<BatchWork> work = state.unread.front();
+    state.unread.pop_front();
+    ++work->busy;
+    std::size_t index = 0;
+    while (!work->cancelled && (index = std::max(index, work->next)) < work->samples.size()) {
+      const std::size_t stop = std::min(index + kReadAtOnce, work->samples.size());
+      held.unlock();
+      for (; index < stop; ++index) read_ahead(work->samples[index]);
+      held.lock();
+    }
     --work->busy;
     if (work->finished()) state.work_goes.notify_all();
   }

@@ -1,4 +1,5 @@
 // Persistent threads that fill batches: one batch after the other, each batch's samples in order, several at a time.
+// One more thread goes ahead of them and has the system read what they will need.
 #pragma once
 
 #include <chrono>
@@ -18,13 +19,13 @@ namespace fasttrain {
 // A batch that is being filled. All but the constant members belong to the pool's lock.
 struct BatchWork {
   std::vector<Sample> samples;
+  std::vector<Target> targets;  // sample by sample
+  int views = 1;                // targets of each sample
   Output output{};
   bool fast = false;
-  std::uint8_t* out = nullptr;  // the first sample's pixels
-  std::size_t stride = 0;       // bytes from one sample's pixels to the next one's
 
   std::size_t next = 0;  // first sample that no thread has taken
-  std::size_t busy = 0;  // samples in the hands of threads
+  std::size_t busy = 0;  // threads that have to do with the batch
   bool cancelled = false;
   std::vector<Outcome> outcomes;
   std::vector<std::string> errors;
@@ -56,11 +57,13 @@ class BatchPool {
   struct State {
     std::mutex lock;
     std::condition_variable work_comes, work_goes;
-    std::deque<std::shared_ptr<BatchWork>> queue;
+    std::deque<std::shared_ptr<BatchWork>> queue;  // with samples that no thread has taken
+    std::deque<std::shared_ptr<BatchWork>> unread;  // in whose samples read-ahead has not begun
     bool closing = false;
   };
 
   static void run(State& state);
+  static void run_ahead(State& state);
   bool is_mine() const;
 
   int owner_;  // process that the threads live in

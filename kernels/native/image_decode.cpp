@@ -69,13 +69,14 @@ void JpegRows::start(const Region& region, int at_once) {
   if (is_smoothed()) throw NotHandled();
   pitch_ = std::size_t{3} * decoder_.output_width;
   slots_ = at_once + kRowsAtOnce;
-  first_ = static_cast<int>(decoder_.output_scanline);
+  kept_from_ = static_cast<int>(decoder_.output_scanline);
   if (memory_.size() < pitch_ * slots_) memory_.resize(pitch_ * slots_);
+  at_once_ = at_once;
   pointers_.resize(at_once);
 }
 
 const std::uint8_t* const* JpegRows::rows(int first, int count) {
-  first_ = first;
+  kept_from_ = first + count - at_once_;
   if (static_cast<int>(decoder_.output_scanline) < first + count && !read_under_jump(first + count)) {
     throw JpegError(errors_.reason);
   }
@@ -125,7 +126,7 @@ bool JpegRows::read_under_jump(int stop) {
   if (setjmp(errors_.jump)) return false;
   while (static_cast<int>(decoder_.output_scanline) < stop) {
     const int next = static_cast<int>(decoder_.output_scanline);
-    const int room = std::min({kRowsAtOnce, first_ + slots_ - next, static_cast<int>(decoder_.output_height) - next});
+    const int room = std::min({kRowsAtOnce, kept_from_ + slots_ - next, static_cast<int>(decoder_.output_height) - next});
     JSAMPROW lines[kRowsAtOnce];
     for (int i = 0; i < room; ++i) lines[i] = slot(next + i);
     jpeg_read_scanlines(&decoder_, lines, static_cast<JDIMENSION>(room));

@@ -57,8 +57,9 @@ class JpegRows final : public RowSource {
   std::vector<const std::uint8_t*> pointers_;
   std::size_t pitch_ = 0;   // bytes of a row
   std::size_t indent_ = 0;  // bytes before the region's left edge
+  int at_once_ = 0;         // rows that may be asked for at a time
   int slots_ = 0;           // rows that are held
-  int first_ = 0;           // first row that is still needed
+  int kept_from_ = 0;       // first row that is still needed
 };
 
 }  // namespace fasttrain

@@ -121,16 +121,33 @@ void locate(const Sources& sources, py::ssize_t i, Sample& sample) {
   }
 }
 
+void check_bytes(const py::buffer_info& info) {
+  if (info.itemsize != 1 || info.ndim != 1 || (info.size > 1 && info.strides[0] != 1)) {
+    throw py::value_error("a contiguous buffer of bytes is needed");
+  }
+}
+
 std::vector<py::buffer_info> open_buffers(const py::list& buffers) {
   std::vector<py::buffer_info> opened;
   for (const py::handle& buffer : buffers) {
     opened.push_back(py::cast<py::buffer>(buffer).request());
-    const py::buffer_info& info = opened.back();
-    if (info.itemsize != 1 || info.ndim != 1 || (info.size > 1 && info.strides[0] != 1)) {
-      throw py::value_error("a contiguous buffer of bytes is needed");
-    }
+    check_bytes(opened.back());
   }
   return opened;
+}
+
+// Where the pixels of whole images are left: at `offsets`, unless those are negative.
+void keep_pixels(std::vector<Sample>& samples, const py::buffer_info& kept, const Numbers& offsets) {
+  if (kept.readonly) throw py::value_error("what is to keep pixels must be writable");
+  check_shape(offsets, static_cast<py::ssize_t>(samples.size()), 1, "keep_at");
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    Sample& sample = samples[i];
+    const std::int64_t offset = offsets.at(static_cast<py::ssize_t>(i));
+    if (offset < 0 || sample.width < 1 || sample.height < 1) continue;
+    const std::int64_t room = kept.size - offset, row = std::int64_t{3} * sample.width;
+    if (room < row || room / row < sample.height) throw py::value_error("an image has no room where it is to be kept");
+    sample.keep = static_cast<std::uint8_t*>(kept.ptr) + offset;
+  }
 }
 
 std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py::array& out, const std::string& dtype,
@@ -139,7 +156,7 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
                                 const Numbers& buffer, const Numbers& offsets, const Numbers& lengths,
                                 const std::vector<std::optional<std::string>>& paths, const Numbers& sizes,
                                 const Numbers& boxes, const Numbers& resized, const Numbers& windows, const Flags& hflip,
-                                const Flags& vflip) {
+                                const Flags& vflip, const py::object& keep, const Numbers& keep_at) {
   auto work = std::make_shared<BatchWork>();
   work->output.kind = pixel_of(dtype);
   std::copy(scale.begin(), scale.end(), work->output.scale);
@@ -149,18 +166,21 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
   const bool fits = out.ndim() == 4 && out.shape(1) == out.shape(2) && out.shape(1) >= 1 && out.shape(3) == 3 &&
                     out.itemsize() == item && (out.flags() & py::array::c_style) && out.writeable();
   if (!fits) throw py::value_error("out must be a writable, contiguous (B, size, size, 3) array of the right item size");
-  const py::ssize_t count = out.shape(0);
+  const py::ssize_t entries = out.shape(0), count = stored.size();
+  if (count > 0 ? entries == 0 || entries % count != 0 : entries != 0) {
+    throw py::value_error("out must hold the same number of views of each sample, at least one");
+  }
   const int size = narrow(out.shape(1));
   check_shape(stored, count, 1, "stored");
   check_shape(buffer, count, 1, "buffer");
   check_shape(offsets, count, 1, "offsets");
   check_shape(lengths, count, 1, "lengths");
   check_shape(sizes, count, 2, "sizes");
-  check_shape(boxes, count, 4, "boxes");
-  check_shape(resized, count, 2, "resized");
-  check_shape(windows, count, 2, "windows");
-  check_shape(hflip, count, 1, "hflip");
-  check_shape(vflip, count, 1, "vflip");
+  check_shape(boxes, entries, 4, "boxes");
+  check_shape(resized, entries, 2, "resized");
+  check_shape(windows, entries, 2, "windows");
+  check_shape(hflip, entries, 1, "hflip");
+  check_shape(vflip, entries, 1, "vflip");
   if (static_cast<py::ssize_t>(paths.size()) != count) throw py::value_error("paths has another length than the batch");
   std::vector<py::buffer_info> opened = open_buffers(buffers);
   const Sources sources{stored, opened, buffer, offsets, lengths, paths};
@@ -171,13 +191,24 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
     locate(sources, i, sample);
     sample.width = narrow(sizes.at(i, 0));
     sample.height = narrow(sizes.at(i, 1));
-    sample.view = {narrow(boxes.at(i, 0)),   narrow(boxes.at(i, 1)),   narrow(boxes.at(i, 2)),
-                   narrow(boxes.at(i, 3)),   narrow(resized.at(i, 0)), narrow(resized.at(i, 1)),
-                   narrow(windows.at(i, 0)), narrow(windows.at(i, 1)), size,
-                   kind,                     hflip.at(i) != 0,         vflip.at(i) != 0};
   }
-  work->out = static_cast<std::uint8_t*>(const_cast<void*>(out.data()));
-  work->stride = static_cast<std::size_t>(item) * 3 * size * size;
+  if (!keep.is_none()) {
+    opened.push_back(py::cast<py::buffer>(keep).request(true));
+    check_bytes(opened.back());
+    keep_pixels(work->samples, opened.back(), keep_at);
+  }
+  work->views = count > 0 ? narrow(entries / count) : 1;
+  work->targets.resize(static_cast<std::size_t>(entries));
+  auto* first = static_cast<std::uint8_t*>(const_cast<void*>(out.data()));
+  const std::size_t stride = static_cast<std::size_t>(item) * 3 * size * size;
+  for (py::ssize_t e = 0; e < entries; ++e) {
+    Target& target = work->targets[static_cast<std::size_t>(e % count * work->views + e / count)];
+    target.view = {narrow(boxes.at(e, 0)),   narrow(boxes.at(e, 1)),   narrow(boxes.at(e, 2)),
+                   narrow(boxes.at(e, 3)),   narrow(resized.at(e, 0)), narrow(resized.at(e, 1)),
+                   narrow(windows.at(e, 0)), narrow(windows.at(e, 1)), size,
+                   kind,                     hflip.at(e) != 0,         vflip.at(e) != 0};
+    target.out = first + stride * static_cast<std::size_t>(e);
+  }
   auto filling = std::make_unique<Filling>(pool, work, out, std::move(opened));
   pool->submit(work);
   return filling;
@@ -196,7 +227,8 @@ void bind_loading(py::module_& module) {
       .def("submit", &submit, py::kw_only(), py::arg("out"), py::arg("dtype"), py::arg("scale"), py::arg("shift"),
            py::arg("fast"), py::arg("filter"), py::arg("stored"), py::arg("buffers"), py::arg("buffer"),
            py::arg("offsets"), py::arg("lengths"), py::arg("paths"), py::arg("sizes"), py::arg("boxes"),
-           py::arg("resized"), py::arg("windows"), py::arg("hflip"), py::arg("vflip"));
+           py::arg("resized"), py::arg("windows"), py::arg("hflip"), py::arg("vflip"), py::arg("keep"),
+           py::arg("keep_at"));
   module.def("usable_simd", [] {
     std::vector<std::string> names;
     for (const Simd level : usable_simd()) names.push_back(simd_name(level));

@@ -2,13 +2,24 @@
 
 #include <pybind11/pybind11.h>
 
+#include "colour_module.h"
 #include "jpeg_check.h"
+#include "jpeg_session.h"
 #include "jpeg_transcode.h"
 #include "loading_module.h"
 
 namespace py = pybind11;
 
+#define FASTTRAIN_QUOTED(name) #name
+#define FASTTRAIN_TEXT(name) FASTTRAIN_QUOTED(name)
+
 namespace {
+
+#ifdef LIBJPEG_TURBO_VERSION
+constexpr const char* kJpegLibrary = "libjpeg-turbo " FASTTRAIN_TEXT(LIBJPEG_TURBO_VERSION);
+#else
+constexpr const char* kJpegLibrary = "libjpeg " FASTTRAIN_TEXT(JPEG_LIB_VERSION);
+#endif
 
 // A contiguous view of any bytes-like object, which must not change meanwhile.
 struct View {
@@ -62,7 +73,7 @@ py::object transcode(const py::buffer& buffer, int quality) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg and fasttrain.kernels.loading.";
+  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .loading and .device_stage.";
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);
@@ -70,7 +81,9 @@ PYBIND11_MODULE(_native, module) {
       PyErr_SetString(PyExc_ValueError, failure.what());
     }
   });
+  module.attr("jpeg_library") = kJpegLibrary;
   module.def("check", &check, py::arg("data"));
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
   fasttrain::bind_loading(module);
+  fasttrain::bind_colour(module);
 }

@@ -39,43 +39,79 @@ std::size_t bytes_of(Pixel kind) {
   }
 }
 
-std::size_t ResampleScratch::bytes() const {
-  return (block.capacity() + x.weights.capacity() + y.weights.capacity()) * sizeof(float);
+std::size_t Resampler::bytes() const {
+  return (block_.capacity() + x_.weights.capacity() + y_.weights.capacity()) * sizeof(float);
 }
 
-Region plan_resample(const View& view, double ratio, int width, int height, ResampleScratch& scratch) {
+void Resampler::plan(const View& view, double ratio, int width, int height) {
+  view_ = view;
   const Span x = span_of(view.left, view.width, ratio, width, view.resized_width, view.offset_x, view.size);
   const Span y = span_of(view.top, view.height, ratio, height, view.resized_height, view.offset_y, view.size);
-  make_axis(x, view.filter, view.hflip, scratch.x);
-  make_axis(y, view.filter, false, scratch.y);  // rows come from the top down; a flip only changes where they go
-  return {scratch.x.low, scratch.y.low, scratch.x.high, scratch.y.high};
+  make_axis(x, view.filter, view.hflip, x_);
+  make_axis(y, view.filter, false, y_);  // rows come from the top down; a flip only changes where they go
+  region_ = {x_.low, y_.low, x_.high, y_.high};
 }
 
-void resample(const View& view, const Region& region, RowSource& source, const Output& output, ResampleScratch& scratch,
-              void* out) {
-  const ResampleKernels& kernels = resample_kernels(current_simd());
-  const std::size_t columns = static_cast<std::size_t>(region.right - region.left);
-  const Axis& y = scratch.y;
-  const std::size_t pitch = 3 * columns + 4;  // a pixel is read as four floats
-  if (scratch.block.size() < kBlockRows * pitch) scratch.block.resize(kBlockRows * pitch);
-  HorizontalPass pass = horizontal_pass(scratch.x, output);
-  const std::size_t stride = 3 * bytes_of(output.kind) * view.size;
-  for (int block = 0; block < view.size; block += kBlockRows) {
-    for (int r = 0; r < kBlockRows; ++r) {
-      const int line = block + r;
-      if (line >= view.size) {  // behind the last row, which is done once more instead
-        pass.in[r] = pass.in[r - 1];
-        pass.out[r] = pass.out[r - 1];
-        continue;
-      }
-      float* row = scratch.block.data() + r * pitch;
-      const std::uint8_t* const* rows = source.rows(region.top + y.starts[line], y.counts[line]);
-      kernels.vertical(rows, y.of(line), y.counts[line], 3 * columns, row);
-      const int target = view.vflip ? view.size - 1 - line : line;
-      pass.in[r] = row;
-      pass.out[r] = static_cast<std::uint8_t*>(out) + target * stride;
+void Resampler::start(int left, const Output& output, void* out) {
+  pass_ = horizontal_pass(x_, output);
+  kind_ = output.kind;
+  out_ = static_cast<std::uint8_t*>(out);
+  indent_ = std::size_t{3} * static_cast<std::size_t>(region_.left - left);
+  line_ = 0;
+  const std::size_t pitch = std::size_t{3} * static_cast<std::size_t>(region_.right - region_.left) + 4;
+  if (block_.size() < kBlockRows * pitch) block_.resize(kBlockRows * pitch);  // a pixel is read as four floats
+  for (int r = 0; r < kBlockRows; ++r) pass_.in[r] = block_.data() + static_cast<std::size_t>(r) * pitch;
+  rows_.resize(static_cast<std::size_t>(y_.taps));
+}
+
+void Resampler::step(RowSource& source) {
+  const int count = y_.counts[line_];
+  const std::uint8_t* const* rows = source.rows(region_.top + y_.starts[line_], count);
+  for (int k = 0; k < count; ++k) rows_[k] = rows[k] + indent_;
+  const int r = line_ % kBlockRows;
+  const std::size_t columns = static_cast<std::size_t>(region_.right - region_.left);
+  float* row = block_.data() + (pass_.in[r] - pass_.in[0]);
+  resample_kernels(current_simd()).vertical(rows_.data(), y_.of(line_), count, 3 * columns, row);
+  const int target = view_.vflip ? view_.size - 1 - line_ : line_;
+  pass_.out[r] = out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.size;
+  ++line_;
+  if (r == kBlockRows - 1 || done()) finish_block();
+}
+
+void Resampler::finish_block() {
+  HorizontalPass pass = pass_;
+  for (int r = (line_ - 1) % kBlockRows + 1; r < kBlockRows; ++r) {  // the last row is done once more instead of none
+    pass.in[r] = pass.in[r - 1];
+    pass.out[r] = pass.out[r - 1];
+  }
+  resample_kernels(current_simd()).horizontal[static_cast<int>(kind_)](pass);
+}
+
+Region union_of(const std::vector<Resampler>& views) {
+  Region whole = views.front().region();
+  for (const Resampler& view : views) {
+    const Region& one = view.region();
+    whole = {std::min(whole.left, one.left), std::min(whole.top, one.top), std::max(whole.right, one.right),
+             std::max(whole.bottom, one.bottom)};
+  }
+  return whole;
+}
+
+int taps_of(const std::vector<Resampler>& views) {
+  int most = 0;
+  for (const Resampler& view : views) most = std::max(most, view.taps());
+  return most;
+}
+
+void resample(std::vector<Resampler>& views, RowSource& source) {
+  while (true) {
+    // Lines are done in the order in which the last row of each comes, so a source holds no more rows than one line needs.
+    Resampler* next = nullptr;
+    for (Resampler& view : views) {
+      if (!view.done() && (next == nullptr || view.next_end() < next->next_end())) next = &view;
     }
-    kernels.horizontal[static_cast<int>(output.kind)](pass);
+    if (next == nullptr) return;
+    next->step(source);
   }
 }
 

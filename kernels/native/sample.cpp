@@ -6,6 +6,7 @@
 #include <memory>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@ constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 31;
 constexpr int kMaxSide = 65535;     // of a JPEG, and of what a .beton can hold
 constexpr int kMaxResized = 1 << 20;
 
-struct Pixels {
+struct Stream {
   const std::uint8_t* data;
   std::size_t size;
 };
@@ -43,10 +44,29 @@ class RawRows final : public RowSource {
   std::vector<const std::uint8_t*> pointers_;
 };
 
-void fill_from_raw(const Sample& sample, const Output& output, Scratch& scratch, void* out) {
-  const Region region = plan_resample(sample.view, 1.0, sample.width, sample.height, scratch.resample);
-  RawRows rows(sample.data, sample.width, region.left, scratch.resample.y.taps);
-  resample(sample.view, region, rows, output, scratch.resample, out);
+// What is to be made of a sample.
+struct Targets {
+  const Target* first;
+  int count;
+  const Output& output;
+};
+
+// Work out all views of an image that was decoded at `ratio` of its size; what has to be read for them.
+Region plan_views(const Targets& targets, double ratio, int width, int height, Scratch& scratch) {
+  scratch.views.resize(static_cast<std::size_t>(targets.count));
+  for (int i = 0; i < targets.count; ++i) scratch.views[i].plan(targets.first[i].view, ratio, width, height);
+  return union_of(scratch.views);
+}
+
+void make_views(const Targets& targets, int left, RowSource& rows, Scratch& scratch) {
+  for (int i = 0; i < targets.count; ++i) scratch.views[i].start(left, targets.output, targets.first[i].out);
+  resample(scratch.views, rows);
+}
+
+void fill_from_pixels(const std::uint8_t* pixels, const Sample& sample, const Targets& targets, Scratch& scratch) {
+  const Region region = plan_views(targets, 1.0, sample.width, sample.height, scratch);
+  RawRows rows(pixels, sample.width, region.left, taps_of(scratch.views));
+  make_views(targets, region.left, rows, scratch);
 }
 
 // --- JPEG -----------------------------------------------------------------------------------------------------------
@@ -61,19 +81,29 @@ int eighths_of(const View& view) {
   return eighths;
 }
 
-void fill_from_jpeg(Pixels stream, const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out) {
+void decode_whole(JpegRows& rows, std::uint8_t* pixels) {
+  const std::size_t pitch = std::size_t{3} * static_cast<std::size_t>(rows.width());
+  rows.start({0, 0, rows.width(), rows.height()}, 1);
+  for (int y = 0; y < rows.height(); ++y) std::memcpy(pixels + pitch * y, rows.rows(y, 1)[0], pitch);
+}
+
+void fill_from_jpeg(Stream stream, const Sample& sample, const Targets& targets, bool fast, Scratch& scratch) {
   JpegRows rows(stream.data, stream.size, scratch.rows);
   if (rows.width() != sample.width || rows.height() != sample.height) throw NotHandled();
+  if (sample.keep != nullptr) {
+    decode_whole(rows, sample.keep);
+    return fill_from_pixels(sample.keep, sample, targets, scratch);
+  }
   double ratio = 1.0;
   if (fast) {
-    const int eighths = eighths_of(sample.view);
+    int eighths = 1;
+    for (int i = 0; i < targets.count; ++i) eighths = std::max(eighths, eighths_of(targets.first[i].view));
     rows.shrink(eighths);
     ratio = eighths / 8.0;
   }
-  const Region region =
-      plan_resample(sample.view, ratio, rows.shrunk_width(), rows.shrunk_height(), scratch.resample);
-  rows.start(region, scratch.resample.y.taps);
-  resample(sample.view, region, rows, output, scratch.resample, out);
+  const Region region = plan_views(targets, ratio, rows.shrunk_width(), rows.shrunk_height(), scratch);
+  rows.start(region, taps_of(scratch.views));
+  make_views(targets, region.left, rows, scratch);
 }
 
 // --- files ----------------------------------------------------------------------------------------------------------
@@ -89,7 +119,7 @@ struct File {
   File& operator=(const File&) = delete;
 };
 
-Pixels read_file(const Sample& sample, std::vector<std::uint8_t>& memory) {
+Stream read_file(const Sample& sample, std::vector<std::uint8_t>& memory) {
   const File file(sample.path.c_str());
   struct stat status{};
   // What is missing or not to be read is reported by the caller, in the words that it has for it.
@@ -110,32 +140,8 @@ Pixels read_file(const Sample& sample, std::vector<std::uint8_t>& memory) {
   return {memory.data(), static_cast<std::size_t>(length)};
 }
 
-void fill(const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out) {
-  if (const char* fault = fault_of(sample)) throw JpegError(fault);
-  switch (sample.stored) {
-    case Stored::raw:
-      return fill_from_raw(sample, output, scratch, out);
-    case Stored::jpeg:
-      return fill_from_jpeg({sample.data, sample.length}, sample, output, fast, scratch, out);
-    case Stored::jpeg_file: {
-      const Pixels stream = read_file(sample, scratch.file);
-      if (may_need_turning(stream.data, stream.size)) throw NotHandled();
-      return fill_from_jpeg(stream, sample, output, fast, scratch, out);
-    }
-    default:
-      throw NotHandled();
-  }
-}
-
-template <class T>
-void give_back(std::vector<T>& memory) {
-  std::vector<T>().swap(memory);
-}
-
-}  // namespace
-
-const char* fault_of(const Sample& sample) {
-  const View& view = sample.view;
+// Why a sample's bytes, box or window cannot be right; null when they can.
+const char* fault_of(const Sample& sample, const View& view) {
   const auto inside = [](int start, int length, int limit) {
     return start >= 0 && length >= 1 && length <= limit && start <= limit - length;
   };
@@ -154,16 +160,44 @@ const char* fault_of(const Sample& sample) {
   return nullptr;
 }
 
+void fill(const Sample& sample, const Targets& targets, bool fast, Scratch& scratch) {
+  for (int i = 0; i < targets.count; ++i) {
+    if (const char* fault = fault_of(sample, targets.first[i].view)) throw JpegError(fault);
+  }
+  switch (sample.stored) {
+    case Stored::raw:
+      return fill_from_pixels(sample.data, sample, targets, scratch);
+    case Stored::jpeg:
+      return fill_from_jpeg({sample.data, sample.length}, sample, targets, fast, scratch);
+    case Stored::jpeg_file: {
+      const Stream stream = read_file(sample, scratch.file);
+      if (may_need_turning(stream.data, stream.size)) throw NotHandled();
+      return fill_from_jpeg(stream, sample, targets, fast, scratch);
+    }
+    default:
+      throw NotHandled();
+  }
+}
+
+template <class T>
+void give_back(std::vector<T>& memory) {
+  std::vector<T>().swap(memory);
+}
+
+}  // namespace
+
 void Scratch::trim() {
-  if (resample.bytes() > kMaxKept) resample = {};
+  std::size_t bytes = 0;
+  for (const Resampler& view : views) bytes += view.bytes();
+  if (bytes > kMaxKept) give_back(views);
   if (file.capacity() > kMaxKept) give_back(file);
   if (rows.capacity() > kMaxKept) give_back(rows);
 }
 
-Outcome fill_sample(const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out,
-                    std::string& error) {
+Outcome fill_sample(const Sample& sample, const Target* targets, int count, const Output& output, bool fast,
+                    Scratch& scratch, std::string& error) {
   try {
-    fill(sample, output, fast, scratch, out);
+    fill(sample, {targets, count, output}, fast, scratch);
     scratch.trim();
     return Outcome::done;
   } catch (const NotHandled&) {
@@ -176,6 +210,22 @@ Outcome fill_sample(const Sample& sample, const Output& output, bool fast, Scrat
   }
   scratch.trim();
   return Outcome::failed;
+}
+
+void read_ahead(const Sample& sample) {
+  if (sample.stored == Stored::jpeg_file) {
+    const File file(sample.path.c_str());
+    if (file.descriptor < 0) return;
+#if defined(POSIX_FADV_WILLNEED)
+    (void)::posix_fadvise(file.descriptor, static_cast<off_t>(sample.offset), static_cast<off_t>(sample.length),
+                          POSIX_FADV_WILLNEED);
+#endif
+  } else if (sample.stored != Stored::other && sample.length > 0) {
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto start = reinterpret_cast<std::uintptr_t>(sample.data) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(sample.data) + sample.length;
+    (void)::madvise(reinterpret_cast<void*>(start), end - start, MADV_WILLNEED);
+  }
 }
 
 }  // namespace fasttrain

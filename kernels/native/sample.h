@@ -22,27 +22,33 @@ struct Sample {
   const std::uint8_t* data = nullptr;  // in memory
   std::uint64_t offset = 0, length = 0;  // in the file: length 0 for all of it; in memory: length
   std::string path;
-  int width = 0, height = 0;  // what the image has to be
-  View view{};
+  int width = 0, height = 0;     // what the image has to be
+  std::uint8_t* keep = nullptr;  // where the pixels of the whole image are to be left, if they are
+};
+
+// A view of a sample, and where its size x size pixels go.
+struct Target {
+  View view;
+  void* out;
 };
 
 enum class Outcome : std::uint8_t { pending, done, not_handled, failed };
 
 // Memory of one thread.
 struct Scratch {
-  ResampleScratch resample;
+  std::vector<Resampler> views;
   std::vector<std::uint8_t> file, rows;
 
   // Give memory back after an image that took much of it.
   void trim();
 };
 
-// Fills `out`, of size x size pixels. Never throws; `error` is the reason of a failure, as a clause. What `out` holds after
-// anything but `done` is not to be shown.
-Outcome fill_sample(const Sample& sample, const Output& output, bool fast, Scratch& scratch, void* out,
-                    std::string& error);
+// Fills `count` views of a sample, at least one, from one decoding of it. Never throws; `error` is the reason of a failure,
+// as a clause. What the targets and `keep` hold after anything but `done` is not to be shown.
+Outcome fill_sample(const Sample& sample, const Target* targets, int count, const Output& output, bool fast,
+                    Scratch& scratch, std::string& error);
 
-// Why a sample's box, window or bytes cannot be right; null when they can.
-const char* fault_of(const Sample& sample);
+// Ask the system to read a sample's bytes ahead; returns at once, and whatever goes wrong shows when they are read.
+void read_ahead(const Sample& sample);
 
 }  // namespace fasttrain

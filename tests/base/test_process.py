@@ -65,3 +65,18 @@ def test_a_job_keeps_its_name_over_restarts(monkeypatch):
     assert process.job_name() == "job-7"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert process.job_name() == process.job_name() != "none"
+
+
+def test_the_memory_that_is_left_counts_the_page_cache_as_free(tmp_path):
+    assert process.available_memory(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 900 kB\nMemAvailable: 600 kB\n")
+    assert process.available_memory(tmp_path) == 600 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    assert process.available_memory(tmp_path) == 600 * 1024
+    (group / "memory.max").write_text("500000\n")
+    (group / "memory.current").write_text("450000\n")
+    (group / "memory.stat").write_text("anon 300000\nfile 100000\n")
+    assert process.available_memory(tmp_path) == 150000

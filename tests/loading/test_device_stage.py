@@ -4,11 +4,9 @@ import torch
 from torchvision.transforms import functional as F
 
 from fasttrain.base.errors import LoaderError
-from fasttrain.loading.device_stage import DeviceStage, apply_jitter
-from fasttrain.loading.plan import Jitter, plan_batch
+from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.plan import plan_batch
 from fasttrain.loading.views import eval_view, train_view
-
-OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 
 
 @pytest.fixture
@@ -23,31 +21,6 @@ def pixels() -> torch.Tensor:
 
 def nchw(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize("strength", [-0.4, -0.1, 0.1, 0.5])
-def test_each_operation_is_torchvisions(pixels: torch.Tensor, number: int, strength: float) -> None:
-    images = pixels.float() / 255
-    factor = strength if number == 3 else 1 + strength
-    factors = np.tile(np.array([1, 1, 1, 0], np.float32), (6, 1))
-    factors[:, number] = factor
-    jitter = Jitter(factors, np.tile(np.arange(4), (6, 1)))
-    expected = OPERATIONS[number](nchw(images), factor)
-    torch.testing.assert_close(nchw(apply_jitter(images.clone(), jitter)), expected, rtol=0, atol=2e-6)
-
-
-def test_each_sample_has_its_own_factors_in_its_own_order(pixels: torch.Tensor) -> None:
-    view = train_view(8, color_jitter=(0.5, 0.5, 0.5, 0.3))
-    keys = np.arange(6, dtype=np.uint64)
-    jitter = plan_batch(view, np.arange(6), keys, np.full((6, 2), 9)).jitter
-    assert jitter is not None
-    ours = apply_jitter(pixels.float() / 255, jitter)
-    for sample in range(6):
-        image = pixels[sample].permute(2, 0, 1).float() / 255
-        for number in jitter.order[sample].tolist():
-            image = OPERATIONS[number](image, float(jitter.factors[sample, number]))
-        torch.testing.assert_close(ours[sample].permute(2, 0, 1), image, rtol=0, atol=1e-5)
 
 
 def test_pixels_are_normalised_and_channels_last(pixels: torch.Tensor) -> None:

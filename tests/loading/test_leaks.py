@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fasttrain.kernels.loading import loading_available
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.views import train_view
 
@@ -45,3 +46,12 @@ def test_a_hundred_loaders(raw_beton: Path) -> None:
     del loader  # it still holds views into the mapped file
     gc.collect()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+@pytest.mark.skipif(not loading_available(), reason="the native kernels were not built")
+def test_a_batch_that_is_given_up_serves_the_next_one(raw_beton: Path) -> None:
+    """In memory are the batches that are filled ahead, and none besides that the caller does not hold."""
+    with Loader(raw_beton, 2, view=train_view(4), prefetch=2, backend="native") as loader:
+        batches = iter(loader)
+        addresses = [next(batches).images.data_ptr() for _ in range(len(loader))]
+    assert len(addresses) >= 4 and len(set(addresses)) <= 3

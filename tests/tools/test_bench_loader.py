@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.tools.bench import loader_job
 from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
 from fasttrain.tools.bench.loader_job import Entrant, LoaderJob
+from fasttrain.tools.bench.page_cache import drop
 
 # 24 images, 5 times, in batches of 8: 4 batches of warm-up, 7 counted, 4 behind them.
 SMALL = LoaderBench(size=32, batch_size=8, threads=(1,), rounds=1, repeat=5)
 
 OTHERS = """
 import sys, time
+from pathlib import Path
 import torch
+from fasttrain.tools.bench.page_cache import resident_bytes
 
 def batches(job, fill):
     while True:
@@ -41,9 +45,25 @@ def zeros(job):
 def endless(job):
     return batches(job, lambda zeros: zeros / 0)
 
+def looks_for_memory(job):
+    kept = [path for path in (job.beton, *job.paths()) if resident_bytes(Path(path))]
+    raise OSError(f"{job.images} images, {len(job.paths())} files, {len(kept)} in memory")
+
 def bytes_only(job):
     return batches(job, lambda zeros: zeros.byte())
 """
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> None:
+    """Skips where files cannot be got out of memory."""
+    probe = tmp_path / "probe"
+    probe.write_bytes(b"probe")
+    try:
+        drop([probe])
+    except ConfigError as reason:
+        pytest.skip(str(reason))
+    probe.unlink()
 
 
 @pytest.fixture
@@ -51,7 +71,7 @@ def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of contestants that must not win."""
     (tmp_path / "other_loaders.py").write_text(OTHERS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    names = ["hangs", "fails", "ends", "zeros", "endless", "bytes_only"]
+    names = ["hangs", "fails", "ends", "zeros", "endless", "bytes_only", "looks_for_memory"]
     peers = tuple(Entrant(name, f"other_loaders:{name}", "jpeg", ("train",)) for name in names)
     monkeypatch.setattr(loader_job, "PEERS", (*peers, Entrant("absent", "", "jpeg", ("train",), ("no_such_peer",))))
     return names
@@ -69,6 +89,7 @@ def test_a_real_round_beside_a_peer(colour_tree: Path, tmp_path: Path) -> None:
     for entry in result["results"]:
         assert "error" not in entry, entry
         assert (entry["unit"], entry["source"], entry["dtype"], entry["threads"]) == ("images/s", "jpeg", "float32", 1)
+        assert entry["cache"] == "warm"
         assert 0 < entry["min"] <= entry["median"] <= entry["max"] and entry["first_batch_s"] > 0
         assert entry["peak_bytes"] is None or entry["peak_bytes"] > 0
     assert [(entry["ours"], entry["theirs"], entry["work"], entry["fastest_peer"]) for entry in result["ratios"]] == [
@@ -88,7 +109,7 @@ def test_eval_pixels_and_half_precision(colour_tree: Path) -> None:
 
 
 def test_nobody_wins_by_not_working(others: list[str], colour_tree: Path) -> None:
-    result = bench_loader(colour_tree, replace(SMALL, only=[name for name in others if name != "hangs"]))
+    result = bench_loader(colour_tree, replace(SMALL, only=others[1:6]))
     errors = {entry["name"]: entry["error"] for entry in result["results"]}
     assert errors["fails"] == "exit code 1: OSError: no more images"
     assert "it ended after 5 of 11 batches" in errors["ends"]
@@ -99,6 +120,25 @@ def test_nobody_wins_by_not_working(others: list[str], colour_tree: Path) -> Non
     assert [entry for entry in result["missing"] if entry.startswith("absent")] == [
         "absent: no_such_peer is not installed (pip install no_such_peer)"
     ]
+
+
+@pytest.mark.usefixtures("others", "on_disk")
+def test_cold_files_are_not_in_memory_and_nothing_is_read_twice(colour_tree: Path, tmp_path: Path) -> None:
+    settings = replace(SMALL, only=["portable", "looks_for_memory"], cold=True, rounds=2, scratch=tmp_path)
+    result = bench_loader(colour_tree, settings)
+    ours, looking = result["results"]
+    assert looking["error"] == "exit code 1: OSError: 120 images, 120 files, 0 in memory"
+    assert ours["cache"] == "cold" and ours["median"] > 0 and result["images"] == 120
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_cold_files_want_room(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(
+        ConfigError, match=r"120 images of which none is read twice take 0\.0 GB, but .* has 1\.0 GB free"
+    ):
+        bench_loader(colour_tree, replace(SMALL, only=["portable"], cold=True, scratch=tmp_path))
 
 
 @pytest.mark.usefixtures("others")

@@ -13,6 +13,7 @@ from fasttrain.base.process import available_cores
 from fasttrain.tools.bench import loader_data as data
 from fasttrain.tools.bench.loader_job import Entrant, LoaderJob, absence, choose, entrants
 from fasttrain.tools.bench.measure import Contestant, Outcome, interleaved, machine_facts, python_command, ratio
+from fasttrain.tools.bench.page_cache import drop
 
 WORKS = ("train", "eval", "raw")
 DTYPES = ("float32", "float16")
@@ -30,6 +31,7 @@ class LoaderBench:
         threads: of each contestant; several give a curve. The cores at hand by default.
         limit: only so many images; by default as many as one epoch of the benchmark shows.
         repeat: passes over the images in an epoch; by default enough for 20 counted batches, 8 a worker.
+        cold: from files that are not in the page cache, see `bench_loader`.
         only: names of contestants; empty for all that are installed.
         backends: of this package's Loader; empty for all.
         timeout_s: for one run of one contestant.
@@ -45,6 +47,7 @@ class LoaderBench:
     rounds: int = 5
     limit: int | None = None
     repeat: int | None = None
+    cold: bool = False
     only: Sequence[str] = ()
     backends: Sequence[str] = ()
     timeout_s: float = TIMEOUT_S
@@ -58,11 +61,16 @@ def bench_loader(source: Path, settings: LoaderBench | None = None) -> dict[str,
     fresh process each round. Not counted: starting Python, importing packages, and the first four batches. Batches are
     checked, so that nobody wins by not working.
 
+    With ``cold``, the files are out of the page cache when a run begins, and no image of an epoch is read twice:
+    instead of several passes over the images there are as many copies of them. Folders and file sizes that the system
+    knows, and what the device or the host of a virtual machine keeps in memory, stay as they are.
+
     Returns:
-        machine, results and ratios, as all ``bench`` commands give them. Ratios compare equal work, source and threads.
+        machine, results and ratios, as all ``bench`` commands give them. Ratios compare equal work, source, cache and
+        threads.
 
     Raises:
-        ConfigError: too few images, or settings that cannot be.
+        ConfigError: too few images, settings that cannot be, or (cold) a disk that is too small or lies in memory.
         SourceError: `source` cannot be read.
     """
     settings = settings or LoaderBench()
@@ -73,6 +81,9 @@ def bench_loader(source: Path, settings: LoaderBench | None = None) -> dict[str,
     outcomes: list[list[tuple[Entrant, Outcome]]] = []
     with tempfile.TemporaryDirectory(prefix="fasttrain_bench_", dir=settings.scratch) as scratch:
         folder = Path(scratch)
+        if settings.cold:
+            samples = data.copies(samples, settings.repeat or math.ceil(longest / len(samples)))
+            _check_room(samples, folder, settings, chosen)
         base, mean_bytes = _prepare(samples, folder, settings, chosen, max(threads))
         for work in settings.works:
             entered = [entrant for entrant in chosen if work in entrant.works]
@@ -96,17 +107,19 @@ def _contestants(settings: LoaderBench) -> tuple[list[Entrant], list[Entrant]]:
     """All that there are and the chosen ones, after a look at the settings."""
     from fasttrain.loading.backend import BACKENDS, available_backends
 
+    # Through the Loader, FFCV is the contestant of that name, and it reads one file once.
+    ours = [name for name in BACKENDS if name != "ffcv"]
     for what, values, allowed in (
         ("work", settings.works, WORKS),
         ("dtype", [settings.dtype], DTYPES),
-        ("backend", settings.backends, tuple(BACKENDS)),
+        ("backend", settings.backends, ours),
     ):
         wrong = [value for value in values if value not in allowed]
         if wrong:
             raise ConfigError(f"there is no {what} {wrong[0]!r}; choose of {', '.join(allowed)}")
     if not 0 < settings.scale[0] <= settings.scale[1] <= 1:
         raise ConfigError(f"scale must be two shares of the area, the smaller one first, not {settings.scale}")
-    known = entrants(settings.backends or available_backends())
+    known = entrants(settings.backends or [name for name in available_backends() if name in ours])
     chosen = choose(known, settings.only)
     for work in settings.works:
         if not any(work in entrant.works for entrant in chosen):
@@ -130,13 +143,19 @@ def _shown(settings: LoaderBench, threads: int) -> int:
 
 
 def _sized(job: LoaderJob, settings: LoaderBench) -> LoaderJob:
-    passes = settings.repeat or math.ceil(_shown(settings, job.threads) / job.images)
+    passes = 1 if settings.cold else settings.repeat or math.ceil(_shown(settings, job.threads) / job.images)
     counted = passes * job.images // job.batch_size - WARMUP - _tail(job.threads)
     if counted < 1:
         raise ConfigError(
             f"{job.images} images, {passes} times, are too few batches of {job.batch_size}: use a larger --repeat"
         )
     return replace(job, passes=passes, counted=counted)
+
+
+def _check_room(samples: data.SampleList, folder: Path, settings: LoaderBench, chosen: list[Entrant]) -> None:
+    names = {entrant.name for entrant in chosen}
+    forms = 2 + ("webdataset" in names) + 1.5 * ("ffcv-jpg" in names)  # which re-encodes them, larger than most are
+    data.check_room(samples, folder, forms, raw="raw" in settings.works)
 
 
 def _prepare(
@@ -163,6 +182,7 @@ def _prepare(
         ffcv_jpg=str(folder / "ffcv.beton"),
         mean=(),
         std=(),
+        cold=settings.cold,
     )
     say(f"preparing {len(samples)} images")
     data.write_beton(samples, Path(job.beton), raw=False, workers=workers)
@@ -174,7 +194,8 @@ def _prepare(
     if "ffcv-jpg" in names and set(settings.works) != {"raw"}:
         data.write_ffcv_jpg(Path(job.files), folder / "links", Path(job.ffcv_jpg), workers)
     mean, std = data.expected_statistics(Path(job.files))
-    data.warm(folder.rglob("*"))
+    if not settings.cold:
+        data.warm(folder.rglob("*"))
     return replace(job, mean=mean, std=std), mean_bytes
 
 
@@ -187,10 +208,13 @@ def _measure(
         beton = str(folder / "raw.beton") if job.work == "raw" else job.beton
         replace(job, function=entrant.function, beton=beton).write(path)
         source = entrant.source or ("raw" if job.work == "raw" else "jpeg")
-        labels = {"work": job.work, "source": source, "dtype": job.dtype, "threads": job.threads}
+        cache = "cold" if job.cold else "warm"
+        labels = {"work": job.work, "source": source, "dtype": job.dtype, "threads": job.threads, "cache": cache}
         command = python_command("fasttrain.tools.bench.loader_run", path)
         contestants.append(Contestant(entrant.name, labels, command, "images/s"))
-    return list(zip(entered, interleaved(contestants, settings.rounds, settings.timeout_s), strict=True))
+    make_cold = (lambda: drop(folder.rglob("*"))) if job.cold else None
+    outcomes = interleaved(contestants, settings.rounds, settings.timeout_s, make_cold)
+    return list(zip(entered, outcomes, strict=True))
 
 
 def _ratios(group: list[tuple[Entrant, Outcome]]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The same images in every form that a contestant of the loader benchmark reads."""
 
 import math
+import shutil
 import tarfile
 from collections.abc import Iterable
 from io import BytesIO
@@ -12,12 +13,15 @@ from PIL import Image
 from fasttrain.base.errors import ConfigError
 from fasttrain.beton_build.build import build
 from fasttrain.beton_build.options import BuildOptions
+from fasttrain.beton_build.origins import stored_bytes
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import SampleList, read_source
 from fasttrain.loading.views import IMAGENET_MEAN, IMAGENET_STD
 from fasttrain.tools.bench.measure import python_command, run_to_end
 
 RAW_SHORT_SIDE = 256
+RAW_BYTES = 3 * RAW_SHORT_SIDE * 384  # of a photo with sides of 2 to 3
+ROOM_LEFT = 1 << 30  # bytes of a disk that others may need
 LOOKED_AT = 256  # images that the expected mean and standard deviation come from
 FFCV_WRITER_S = 600.0
 
@@ -34,6 +38,33 @@ def choose_samples(source: Path, limit: int) -> SampleList:
     rows = np.linspace(0, len(samples) - 1, min(limit, len(samples))).astype(np.int64)
     np.random.default_rng(0).shuffle(rows)
     return samples.take(rows.tolist())
+
+
+def copies(samples: SampleList, count: int) -> SampleList:
+    """The samples `count` times, under names of their own."""
+    repeated = samples.take(np.tile(np.arange(len(samples)), count).tolist())
+    repeated.ids = [f"{number // len(samples):05d}/{name}" for number, name in enumerate(repeated.ids)]
+    return repeated
+
+
+def check_room(samples: SampleList, folder: Path, forms: float, raw: bool) -> None:
+    """Make sure that the images fit into a folder's disk.
+
+    Args:
+        forms: how often their bytes are stored.
+        raw: whether their pixels are, besides.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    needed = forms * sum(map(stored_bytes, samples.origins)) + raw * RAW_BYTES * len(samples)
+    free = shutil.disk_usage(folder).free
+    if needed > free - ROOM_LEFT:
+        raise ConfigError(
+            f"{len(samples):,} images of which none is read twice take {needed / 1e9:.1f} GB, but {folder} has "
+            f"{free / 1e9:.1f} GB free, of which 1 is to stay; name a folder on a larger disk with --scratch, or fewer "
+            "contestants with --only"
+        )
 
 
 def write_beton(samples: SampleList, out: Path, raw: bool, workers: int) -> None:

@@ -27,6 +27,7 @@ class LoaderJob:
         files: folder of JPEG files, in class folders; `tars`: the same in WebDataset archives.
         beton: the same bytes (pixels for ``raw``); `ffcv_jpg`: the images re-encoded by FFCV's writer.
         mean, std: per channel, of the normalised images as a whole.
+        cold: nothing of the files is in memory yet, and no image is to be read twice.
     """
 
     function: str
@@ -46,6 +47,7 @@ class LoaderJob:
     ffcv_jpg: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    cold: bool = False
 
     @property
     def train(self) -> bool:

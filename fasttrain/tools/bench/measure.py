@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -80,14 +80,21 @@ class Outcome:
         return {key: None if None in values else statistics.median_low(values) for key, values in found.items()}
 
 
-def interleaved(contestants: Sequence[Contestant], rounds: int, timeout_s: float) -> list[Outcome]:
-    """Run every contestant once a round. One that fails or takes longer than `timeout_s` is not run again."""
+def interleaved(
+    contestants: Sequence[Contestant], rounds: int, timeout_s: float, before_each: Callable[[], None] | None = None
+) -> list[Outcome]:
+    """Run every contestant once a round, each time after a call of `before_each`.
+
+    One that fails or takes longer than `timeout_s` is not run again.
+    """
     outcomes = [Outcome(contestant) for contestant in contestants]
     with _ended_by_sigterm():
         for turn in range(rounds):
             start = turn % len(outcomes)
             for outcome in outcomes[start:] + outcomes[:start]:
                 if outcome.error is None:
+                    if before_each is not None:
+                        before_each()
                     _run(outcome, timeout_s)
                     last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
                     say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")

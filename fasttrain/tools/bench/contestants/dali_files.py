@@ -43,5 +43,8 @@ def dali_cpu(job: LoaderJob) -> Iterator[torch.Tensor]:
         job, batch_size=job.batch_size, num_threads=job.threads, device_id=None, prefetch_queue_depth=2, seed=0
     )
     iterator = DALIGenericIterator([pipeline], ["images", "labels"], size=-1, last_batch_policy=LastBatchPolicy.DROP)
-    for (batch,) in iterator:
-        yield batch["images"]
+    yield from map(_images_of, iterator)
+
+
+def _images_of(outputs: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    return outputs[0]["images"]

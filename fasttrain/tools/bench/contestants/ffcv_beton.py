@@ -1,6 +1,7 @@
 """FFCV's Loader, on the very file that ours reads and on one that its own writer made."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -44,5 +45,4 @@ def _images(job: LoaderJob, path: str) -> Iterator[torch.Tensor]:
         pipelines={**fields, "image": [*decoder, normalise, ToTensor(), ToTorchImage()]},
         seed=0,
     )
-    for batch in loader:
-        yield batch[0]
+    yield from map(itemgetter(0), loader)

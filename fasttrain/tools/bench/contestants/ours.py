@@ -1,6 +1,7 @@
 """This package's Loader, by backend: ``ours:NAME`` runs the backend NAME."""
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -37,8 +38,7 @@ def _images(job: LoaderJob, backend: str) -> Iterator[torch.Tensor]:
         backend=backend,
     )
     with loader:
-        for batch in loader:
-            yield batch.images
+        yield from map(attrgetter("images"), loader)
 
 
 def further_figures(job: LoaderJob, backend: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """JPEG files through timm's create_loader, with its prefetcher on the CPU, as its train.py runs it."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 import torch
 from timm.data import create_loader
@@ -26,5 +27,4 @@ def timm_loader(job: LoaderJob) -> Iterator[torch.Tensor]:
         use_prefetcher=True,
         persistent_workers=False,
     )
-    for images, _ in loader:
-        yield images
+    yield from map(itemgetter(0), loader)

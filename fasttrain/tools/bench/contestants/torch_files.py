@@ -1,6 +1,7 @@
 """JPEG files through torch's DataLoader and torchvision's transforms."""
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ def dataloader_images(files: Dataset[tuple[Any, int]], job: LoaderJob) -> Iterat
     loader = DataLoader(
         files, job.batch_size, shuffle=job.train, num_workers=job.threads, drop_last=True, prefetch_factor=2
     )
-    for images, _ in loader:
-        yield images
+    yield from map(itemgetter(0), loader)
 
 
 def torchvision_v1(job: LoaderJob) -> Iterator[torch.Tensor]:

@@ -1,0 +1,1 @@
+"""`fasttrain doctor`: what is installed here, and what a training waits for."""
