@@ -360,8 +360,10 @@ def select_rows(dataset: ImageDataset, indices: Sequence[int] | Sequence[str] | 
     """Rows (n,) int64 of the data set that `indices` (rows or string ids) name; all rows if None.
 
     Raises:
-        LoaderError: one is unknown, ambiguous, out of range or listed twice.
+        LoaderError: one is unknown, ambiguous, out of range or listed twice; or there are no samples at all.
     """
+    if not dataset.num_samples:
+        raise LoaderError(f"{dataset.name} holds no samples")
     everything = np.arange(dataset.num_samples, dtype=np.int64)
     if indices is None:
         return everything

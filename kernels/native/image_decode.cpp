@@ -7,6 +7,7 @@ namespace {
 
 constexpr int kRowsAtOnce = 8;
 constexpr std::size_t kTail = 4096;  // cameras put padding behind the end marker, but hardly more than this
+constexpr int kSmoothedBy = 10;  // coefficients that libjpeg-turbo's smoothing looks at
 constexpr std::uint64_t kMaxProgressiveBytes = std::uint64_t{1} << 30;  // of coefficients, which are held as a whole
 
 bool has_end(const std::uint8_t* data, std::size_t size) {
@@ -50,12 +51,22 @@ bool JpegRows::is_handled() const {
   return !held || bytes <= kMaxProgressiveBytes;
 }
 
+bool JpegRows::is_smoothed() const {
+  if (decoder_.coef_bits == nullptr) return false;
+  for (int i = 0; i < decoder_.num_components; ++i) {
+    const int* bits = decoder_.coef_bits[i];
+    if (std::any_of(bits + 1, bits + kSmoothedBy, [](int left) { return left != 0; })) return true;
+  }
+  return false;
+}
+
 void JpegRows::shrink(int eighths) {
   if (!shrink_under_jump(eighths)) throw JpegError(errors_.reason);
 }
 
 void JpegRows::start(const Region& region, int at_once) {
   if (!start_under_jump(region)) throw JpegError(errors_.reason);
+  if (is_smoothed()) throw NotHandled();
   pitch_ = std::size_t{3} * decoder_.output_width;
   slots_ = at_once + kRowsAtOnce;
   kept_from_ = static_cast<int>(decoder_.output_scanline);

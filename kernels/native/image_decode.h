@@ -17,7 +17,8 @@ class NotHandled : public std::exception {
 };
 
 // The rows of a box of a JPEG, as RGB. Grey and three-component images of 8 bits; others are NotHandled, as are streams
-// without an end marker, of which no look at a box could tell whether they are whole. Damage within the rows that are
+// without an end marker, of which no look at a box could tell whether they are whole, and progressive ones whose later
+// scans are missing. Damage within the rows that are
 // read is a JpegError; what lies below them is not looked at.
 class JpegRows final : public RowSource {
  public:
@@ -46,6 +47,8 @@ class JpegRows final : public RowSource {
   bool start_under_jump(const Region& region);
   bool read_under_jump(int stop);
   bool is_handled() const;
+  // Whether scans are missing, so that libjpeg makes details up: in a crop other ones than in the whole image.
+  bool is_smoothed() const;
   std::uint8_t* slot(int row) { return memory_.data() + static_cast<std::size_t>(row % slots_) * pitch_; }
 
   jpeg_decompress_struct decoder_{};

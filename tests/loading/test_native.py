@@ -32,6 +32,7 @@ from fasttrain.kernels.loading import (
 )
 from fasttrain.loading.views import eval_view, train_view
 from fasttrain.tools.mutants import mutant
+from fasttrain.tools.mutants.segments import SOS, find_segments
 
 from .conftest import picture
 from .test_backends import batches, psnr
@@ -108,6 +109,23 @@ def test_fast_decoding_is_near_the_exact_one(tmp_path: Path) -> None:
     exact = batches(tmp_path, view=plain, backend="native", batch_size=4)
     fast = batches(tmp_path, view=plain, backend="native", batch_size=4, decode="fast")
     assert 30 < psnr(fast, exact) < 90
+
+
+def test_a_progressive_image_without_its_later_scans_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
+    """libjpeg makes the missing details up, and in a crop other ones than in the whole image."""
+    folder = tmp_path / "only"
+    folder.mkdir()
+    for index in range(4):
+        stream = BytesIO()
+        picture(80, 60, index).save(stream, "JPEG", progressive=True)
+        data = stream.getvalue()
+        scans = [segment for segment in find_segments(data) if segment.marker == SOS]
+        cut = data.index(b"\xff\xc4", scans[index].stop)  # the tables of the next scan
+        (folder / f"{index}.jpg").write_bytes(data[:cut] + b"\xff\xd9")
+    view = train_view(20, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    ours, theirs = (batches(tmp_path, view=view, backend=name, batch_size=4) for name in ("native", "portable"))
+    assert ours[0].valid.all()
+    assert (ours[0].images - theirs[0].images).abs().max() < 2 / 255
 
 
 def test_a_forked_child_is_told_to_make_its_own(keep_beton: Path) -> None:
