@@ -49,6 +49,7 @@ class DeviceStage:
         final = self.device.type == "cpu" and jitter is None and self.dtype in FAST_TYPES
         return self._normalisation if final else None
 
+    @torch.inference_mode(False)  # else threads that are in no such mode may not fill what a caller in one asked for
     def empty_batch(self, count: int, size: int, normalised: bool, on_device: bool = False) -> Tensor:
         """An undefined batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by the
         backend, else uint8; pinned when the device is a GPU, or `on_device`, to be filled on this stage's stream."""

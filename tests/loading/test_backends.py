@@ -92,6 +92,13 @@ def test_every_dtype(backend: str, dtype: torch.dtype, keep_beton: Path) -> None
 
 
 @each_backend
+def test_evaluation_without_gradients(backend: str, keep_beton: Path, raw_beton: Path) -> None:
+    with torch.inference_mode():
+        ours = batches([keep_beton, raw_beton], view=TINY, backend=backend)
+    assert equal(ours, batches([keep_beton, raw_beton], view=TINY, backend=backend))
+
+
+@each_backend
 @pytest.mark.parametrize("view", VIEWS[:3])
 def test_bits_do_not_depend_on_threads_or_prefetch(backend: str, view: View, keep_beton: Path) -> None:
     expected = batches(keep_beton, view=view, backend=backend, threads=1)
