@@ -90,7 +90,7 @@ wheel-test: wheel
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip --python $(VENV)/alone/bin/python install --quiet --no-deps dist/fasttrain-*.whl
 	cd $(VENV)/alone && PATH=bin FASTTRAIN_REQUIRE_NATIVE=1 bin/python -m pytest --rootdir $(CURDIR) -p no:cacheprovider \
 	  $(CURDIR)/tests/kernels $(CURDIR)/tests/loading/test_native.py $(CURDIR)/tests/loading/test_backends.py \
-	  --ignore-glob='*triton*'
+	  --ignore-glob='$(CURDIR)/tests/kernels/*triton*'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
