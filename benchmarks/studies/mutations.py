@@ -23,7 +23,6 @@ seed is found that did it.
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ import xxhash
 from mutation_checks import GROUP, PARTS
 
 from fasttrain.base.atomic import atomic_path
-from fasttrain.tools.bench.measure import machine_facts
+from fasttrain.tools.bench.measure import machine_facts, run_to_end
 from fasttrain.tools.mutants import bases_digest, mutant
 
 RESULTS = sanitized.REPOSITORY / "benchmarks" / "results" / "mutations.json"
@@ -88,20 +87,9 @@ class Study:
         """What a child printed, and how it failed (None if it did not)."""
         command = [sys.executable, str(CHECKS), part, str(self.extension)]
         command += ["--photos", str(self.photos)] if self.photos else []
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env=sanitized.environment(FILL[part], seeds[0] // CHUNK % 2 == 0, self.home),
-        )  # fmt: skip
-        try:
-            printed, complaints = child.communicate(json.dumps(seeds), PATIENCE)
-        except BaseException as error:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            return [], f"took longer than {PATIENCE:.0f} s"
-        lines = [json.loads(line) for line in printed.splitlines()] if child.returncode == 0 else []
-        return lines, None if child.returncode == 0 else f"exit code {child.returncode}: {gist(complaints)}"
+        environment = sanitized.environment(FILL[part], seeds[0] // CHUNK % 2 == 0, self.home)
+        printed, error = run_to_end(command, PATIENCE, given=json.dumps(seeds), environment=environment, gist=gist)
+        return [json.loads(line) for line in printed.splitlines()] if error is None else [], error
 
     def _add(self, checked: list[dict[str, Any]], again: list[dict[str, Any]]) -> None:
         seconds = {finding["seed"]: finding for group in again for finding in group["findings"]}
@@ -179,7 +167,7 @@ def identity(photos: Path | None) -> dict[str, Any]:
         "bases": bases_digest(),
         "compiler": sanitized.compiler(),
         "flags": " ".join(sanitized.COMPILE),
-        "sanitizers": [Path(sanitized.library(name)).resolve().name for name in ("libasan.so", "libubsan.so")],
+        "sanitizers": [Path(sanitized.compiler_library(name)).resolve().name for name in ("libasan.so", "libubsan.so")],
     }
 
 

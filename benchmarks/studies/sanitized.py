@@ -66,7 +66,8 @@ def environment(fill: int, plain_libjpeg: bool, home: Path) -> dict[str, str]:
     }
     return {
         **os.environ,
-        "LD_PRELOAD": " ".join(library(name) for name in ("libasan.so", "libstdc++.so.6")),  # the latter for its throw
+        # The second for its __cxa_throw, which the first wraps.
+        "LD_PRELOAD": " ".join(compiler_library(name) for name in ("libasan.so", "libstdc++.so.6")),
         "ASAN_OPTIONS": ":".join(f"{name}={value}" for name, value in asan.items()),
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
@@ -76,7 +77,7 @@ def environment(fill: int, plain_libjpeg: bool, home: Path) -> dict[str, str]:
     }
 
 
-def library(name: str) -> str:
+def compiler_library(name: str) -> str:
     """Path of one of the compiler's own libraries."""
     command = [os.environ.get("CXX", "g++"), f"-print-file-name={name}"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()

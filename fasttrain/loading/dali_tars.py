@@ -148,7 +148,8 @@ class DaliTars:
         from nvidia.dali import fn
 
         training = isinstance(self.view, TrainView)
-        streams, labels = fn.readers.webdataset(
+        read: Any = fn.readers.webdataset  # whose type hints know of no outputs
+        streams, labels = read(
             paths=list(self._archives),
             index_paths=[str(index.path) for index in self._archives.values()],
             ext=[";".join(IMAGES), "cls"],

@@ -132,14 +132,40 @@ def _run(outcome: Outcome, timeout_s: float) -> None:
     outcome.extras.append(figures)
 
 
-def run_to_end(command: list[str], timeout_s: float) -> tuple[str, str | None]:
+def last_line(complaints: str) -> str:
+    """The last line of what a process complained of."""
+    lines = complaints.strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def run_to_end(
+    command: list[str],
+    timeout_s: float,
+    *,
+    given: str | None = None,
+    environment: dict[str, str] | None = None,
+    gist: Callable[[str], str] = last_line,
+) -> tuple[str, str | None]:
     """Run a process: what it printed, and what went wrong (None if nothing did).
 
     It gets a session of its own, so that one that hangs is stopped with all the processes that it started.
+
+    Args:
+        given: its standard input; None for ours.
+        environment: its environment; None for ours.
+        gist: what to tell of the standard error of one that fails.
     """
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        stdin=None if given is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
     try:
-        printed, complaints = child.communicate(timeout=timeout_s)
+        printed, complaints = child.communicate(given, timeout_s)
     except BaseException as error:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
@@ -147,8 +173,7 @@ def run_to_end(command: list[str], timeout_s: float) -> tuple[str, str | None]:
             raise
         return "", f"took longer than {timeout_s:g} s and was stopped"
     if child.returncode:
-        lines = complaints.strip().splitlines()
-        return printed, f"exit code {child.returncode}: {lines[-1] if lines else 'no message'}"
+        return printed, f"exit code {child.returncode}: {gist(complaints)}"
     return printed, None
 
 
