@@ -280,13 +280,15 @@ class Trainer:
         settings, sampling = self.settings, self.settings.sampling
         chosen = Sampling(sampling.class_balance, sampling.weights, sampling.draws)
         how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
-        how |= {"memory_budget": settings.memory_budget, "resident": settings.resident}
+        how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
     def _val_loader(self) -> Loader | None:
         if self.settings.val is None:
             return None
-        return self._loader(self.settings.val, self.settings.val_ids, view=self.eval_view)
+        # FFCV notices no broken image, and has not the filter of every model's view.
+        backend = "auto" if self.settings.backend == "ffcv" else self.settings.backend
+        return self._loader(self.settings.val, self.settings.val_ids, view=self.eval_view, backend=backend)
 
     def _loader(self, data: str | list[str], ids: str | None, **options: Any) -> Loader:
         settings = self.settings
@@ -296,7 +298,6 @@ class Trainer:
             device=self.device,
             seed=settings.seed,
             threads=settings.threads,
-            backend=settings.backend,
             decode=settings.decode,
             on_error=settings.on_error,
             indices=read_ids(Path(ids)) if ids is not None else None,

@@ -105,7 +105,7 @@ def test_a_failure_of_ffcv_is_an_error_and_no_wait(keep_beton: Path, monkeypatch
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        (eval_view(24), "no bicubic filter; take interpolation='bilinear'"),
+        (eval_view(24), "no bicubic filter, .* take a view with interpolation='bilinear'"),
         (train_view(24, vflip=0.1), r"cannot do what the view asks for \(vflip\); use backend='auto'"),
         (eval_view(24, interpolation="bilinear", crop_mode="squash", hflip=True), r"\(crop_mode, hflip\)"),
         (eval_view(24, interpolation="bilinear", anchor="top_left"), r"\(anchor\)"),
