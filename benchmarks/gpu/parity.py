@@ -39,7 +39,8 @@ def _verdict(task: Task, ours: Tensor, reference: Tensor) -> Row:
     difference = (ours - reference).abs()
     beyond = (difference - 2e-5 - relative * reference.abs()).clamp(min=0).max().item()
     by = device_stage.choose(task.device)
-    return {"by": by, "difference": difference.max().item(), "beyond": beyond, "ok": beyond == 0}
+    fast = by == "triton" or task.device.type != "cuda"  # plain torch beside itself would prove nothing
+    return {"by": by, "difference": difference.max().item(), "beyond": beyond, "ok": fast and beyond == 0}
 
 
 def _finish(task: Task, pixels: Tensor, dtype: torch.dtype, jitter: object) -> Row:

@@ -150,8 +150,8 @@ def _refuse_others(dataset: ImageDataset, view: View) -> None:
         raise LoaderError(f"the ffcv backend reads one .beton file, and {dataset.name} is none; {instead}")
     if view.interpolation != "bilinear":
         raise LoaderError(
-            f"the ffcv backend has no {view.interpolation} filter, which the view asks for (an evaluation's as the model "
-            f"does); take a view with interpolation='bilinear', or {instead}"
+            f"the ffcv backend has no {view.interpolation} filter, which the view asks for (an evaluation's as the "
+            f"model does); take a view with interpolation='bilinear', or {instead}"
         )
     wrong = [name for name, given in _impossible(view).items() if given]
     if wrong:

@@ -1,6 +1,7 @@
 """The FFCV backend: FFCV's pixels, and everything else as with the other backends."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fasttrain.loading.views import View, eval_view, train_view
 
 from .test_backends import batches
 
-if (_missing := why_absent("ffcv")) is not None:
+if (_missing := why_absent("ffcv")) is not None and not os.environ.get("FASTTRAIN_REQUIRE_FFCV"):
     pytest.skip(_missing, allow_module_level=True)
 
 # Dispatchers of numba complain when they are collected.

@@ -69,15 +69,15 @@ def test_a_run_learns_and_leaves_what_it_should(settings, colour_tree):
 
 
 def test_ffcv_is_for_training_alone(settings, colour_tree, tmp_path):
-    """Whose validation would want a filter that FFCV has not, and has to notice broken images."""
+    """Validation may want a filter that FFCV has not, and has to notice broken images."""
     if (reason := why_absent("ffcv")) is not None:
         pytest.skip(reason)
     beton = str(tmp_path / "colours.beton")
     build(read_source(colour_tree), beton, BuildOptions(workers=1))
     chosen = settings(data=beton, val=beton, backend="ffcv")
     with Trainer(chosen, torch.device("cpu"), RunFolder(chosen.out)) as trainer:
-        assert trainer.eval_view.interpolation == "bicubic" and trainer.val_loader is not None
         assert type(trainer.train_loader._backend).__name__ == "FfcvBackend"
+        assert trainer.val_loader is not None
         assert type(trainer.val_loader._backend).__name__ != "FfcvBackend"
 
 
