@@ -70,7 +70,7 @@ SECTIONS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the sections, write one JSON file, print a table."""
+    """Run the sections, write one JSON file, print a table; exit code 1 where a result was not right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("--name", default=platform.node() or "unnamed", help="of the machine, for the file's name")
@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
+    if not given.photos.is_dir():
+        parser.error(f"{given.photos} is no folder; give one with JPEG photos")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no usable GPU here; --device cpu tries the suite in small")
     if given.section is not None:
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file.write(json.dumps(result, indent=2) + "\n")
     print(table(result))
     say(f"written to {path}")
+    if result["verdict"].get("parity", {}).get("failed"):
+        raise SystemExit(1)
 
 
 def run_section(section: Section, given: argparse.Namespace, rows: Path) -> None:

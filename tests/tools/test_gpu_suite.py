@@ -62,6 +62,12 @@ def test_a_section_that_dies_leaves_its_rows(suite: Any, tmp_path: Path, monkeyp
     assert answers["parity"] == {"passed": 1, "failed": ["parity: b", f"parity: {outcome['error']}"]}
 
 
+def test_a_folder_that_is_none(suite: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        suite.main([str(tmp_path / "none"), "--device", "cpu"])
+    assert "is no folder" in capsys.readouterr().err
+
+
 def test_sections_take_no_more_than_eight_minutes(suite: Any) -> None:
     assert sum(section.seconds for section in suite.SECTIONS) <= 480
 
