@@ -265,29 +265,28 @@ class JoinedDataset(ImageDataset):
             positions = np.flatnonzero(owner == index)
             yield self._parts[index], positions, rows[positions] - self._starts[index]
 
-    def sizes(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty((len(rows), 2), np.int64)
+    def _collect(
+        self, rows: np.ndarray, result: np.ndarray, ask: Callable[[ImageDataset, np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """`result`, filled with what `ask` says of each part and its own numbers of the rows."""
         for part, positions, local in self._split(rows):
-            result[positions] = part.sizes(local)
+            result[positions] = ask(part, local)
         return result
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        return self._collect(rows, np.empty((len(rows), 2), np.int64), lambda part, local: part.sizes(local))
 
     def blocks(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty(len(rows), np.int64)
-        for part, positions, local in self._split(rows):
-            result[positions] = part.blocks(local) + (self._parts.index(part) << PART_BITS)
-        return result
+        def numbered(part: ImageDataset, local: np.ndarray) -> np.ndarray:
+            return part.blocks(local) + (self._parts.index(part) << PART_BITS)
+
+        return self._collect(rows, np.empty(len(rows), np.int64), numbered)
 
     def stored_bytes(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty(len(rows), np.int64)
-        for part, positions, local in self._split(rows):
-            result[positions] = part.stored_bytes(local)
-        return result
+        return self._collect(rows, np.empty(len(rows), np.int64), lambda part, local: part.stored_bytes(local))
 
     def are_raw(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty(len(rows), bool)
-        for part, positions, local in self._split(rows):
-            result[positions] = part.are_raw(local)
-        return result
+        return self._collect(rows, np.empty(len(rows), bool), lambda part, local: part.are_raw(local))
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         result = [""] * len(rows)

@@ -169,6 +169,11 @@ class Loader:
                 world=process.world_size() if world is None else world,
                 rest=rest,
             )
+            made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
+            if resident is None:
+                self._backend = make_backend(made_for)
+            else:
+                self._backend = ResidentBackend(made_for, self._rows, self.device, make_backend)
         except BaseException:
             self.dataset.close()
             raise
@@ -177,15 +182,6 @@ class Loader:
             self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window, views
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
-        made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
-        try:
-            if resident is None:
-                self._backend = make_backend(made_for)
-            else:
-                self._backend = ResidentBackend(made_for, self._rows, self.device, make_backend)
-        except BaseException:
-            self.dataset.close()
-            raise
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
 
