@@ -179,7 +179,7 @@ class Loader:
             raise
         self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
         self._planner = Planner(
-            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window, views
+            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", self._window, views
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         # Threads must not outlive a loader that was never closed.
