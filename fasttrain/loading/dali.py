@@ -77,6 +77,8 @@ class DaliBackend:
         handed_over: samples that went the portable way so far.
     """
 
+    uses_index = False
+
     def __init__(
         self, dataset: ImageDataset, threads: int, stream: torch.cuda.Stream | None = None, fast: bool = False
     ) -> None:

@@ -64,6 +64,10 @@ class ImageDataset(ABC):
         """(n,) bool: whether the images of `rows` are stored as pixels."""
         return np.zeros(len(rows), bool)
 
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether the images of `rows` have a random-access index (see `fasttrain.kernels.indexed`)."""
+        return np.zeros(len(rows), bool)
+
     @abstractmethod
     def string_ids(self, rows: np.ndarray) -> list[str]:
         """The string ids of `rows`."""
@@ -135,6 +139,11 @@ class BetonDataset(ImageDataset):
     def are_raw(self, rows: np.ndarray) -> np.ndarray:
         return self._reader.modes[rows] == MODE_RAW
 
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        if not getattr(self._reader, "indexed", False):
+            return super().are_indexed(rows)
+        return self._reader.index_regions(rows)[2] > 0
+
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return self._reader.ids.take(rows)
 
@@ -147,14 +156,20 @@ class BetonDataset(ImageDataset):
     def stored(self, rows: np.ndarray) -> Sources:
         offsets, lengths, sound = self._reader.image_regions(rows)
         kinds = np.where(self._reader.modes[rows] == MODE_RAW, RAW, JPEG)
+        buffers, index = [self._reader.data], None
+        if getattr(self._reader, "indexed", False):
+            buffer, *places = self._reader.index_regions(rows)
+            buffers.append(buffer)
+            index = np.stack([np.ones(len(rows), np.int64), *places], 1)
         return Sources(
             stored=np.where(sound, kinds, OTHER).astype(np.uint8),  # decode() says what is wrong with the others
-            buffers=[self._reader.data],
+            buffers=buffers,
             buffer=np.zeros(len(rows), np.int64),
             offsets=offsets,
             lengths=lengths,
             paths=[None] * len(rows),
             sizes=self.sizes(rows),
+            index=index,
         )
 
     def image_error(self, row: int, reason: str) -> ImageError:
@@ -287,6 +302,9 @@ class JoinedDataset(ImageDataset):
 
     def are_raw(self, rows: np.ndarray) -> np.ndarray:
         return self._collect(rows, np.empty(len(rows), bool), lambda part, local: part.are_raw(local))
+
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        return self._collect(rows, np.empty(len(rows), bool), lambda part, local: part.are_indexed(local))
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         result = [""] * len(rows)

@@ -1,6 +1,7 @@
 """The native backend: C++ threads that decode, crop, resize and normalise without Python."""
 
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,6 +42,13 @@ class NativeBackend:
     twice (for figures see `Loader`). Damage in the middle of a JPEG is an error here, where Pillow fills the hole with
     grey; rows below the crop box are not looked at. Results do not depend on the number of threads.
 
+    A JPEG with a random-access index is decoded only where its views look, and damage elsewhere does not show. Images
+    that are kept in memory are decoded as wholes, without it.
+
+    Args:
+        fast: see `Loader`.
+        index: use the random-access index of JPEGs that have one.
+
     Attributes:
         handed_over: samples that went the portable way so far (PNG files, turned photos, CMYK, …).
     """
@@ -48,8 +56,9 @@ class NativeBackend:
     normalises = True
     on_device = False
 
-    def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False) -> None:
+    def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False, index: bool = True) -> None:
         self._dataset, self._fast = dataset, fast and not dataset.keeps_images
+        self.uses_index = index and not dataset.keeps_images
         self._pool = BatchPool(threads)
         self._left = LeftOver(dataset, threads)
         self._odd: set[int] = set()  # rows that are known to go there
@@ -65,6 +74,8 @@ class NativeBackend:
         filling = NativeFilling(self, plan, LeftOverFilling(self._left, plan, out, normalisation))
         if wanted.any():
             sources = self._dataset.stored(rows)
+            if not self.uses_index:
+                sources = replace(sources, index=None)
             sources.stored[~wanted | (self._is_odd(rows) & (sources.stored != RAW))] = OTHER
             filling.left.add(wanted & (sources.stored == OTHER))
             geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
