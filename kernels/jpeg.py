@@ -130,3 +130,20 @@ def transcode_jpeg(data: Data, quality: int) -> bytes | None:
         ValueError: the stream is damaged.
     """
     return None if _native is None else _native.transcode(data, quality)
+
+
+def repack_jpeg(data: Data) -> bytes | None:
+    """Code a JPEG's coefficients anew, so that it can be indexed (`fasttrain.kernels.indexed`): a sequential one with
+    Huffman codes, a single scan and no restart markers, of the same pixels.
+
+    The application and comment segments stay as they are; what follows the end marker is no part of the image.
+
+    Returns:
+        The new stream; None where the extension was not built, and for streams that are of this kind already or cannot
+        be made so: other than 8 bits, two or four components, unusual sub-sampling, coefficients beyond what baseline
+        codes can say, progressive ones that leave some of their coefficients open, more than 178,956,970 pixels.
+
+    Raises:
+        ValueError: the stream is damaged or truncated, or no JPEG (see `check_jpeg`); the message is the reason.
+    """
+    return None if _native is None else _native.repack(data)

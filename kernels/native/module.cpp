@@ -6,6 +6,7 @@
 #include "colour_module.h"
 #include "indexed_module.h"
 #include "jpeg_check.h"
+#include "jpeg_repack.h"
 #include "jpeg_session.h"
 #include "jpeg_transcode.h"
 #include "loading_module.h"
@@ -50,6 +51,11 @@ py::dict check(const py::buffer& buffer, bool with_index) {
   return result;
 }
 
+py::object as_bytes(const std::optional<fasttrain::JpegStream>& stream) {
+  if (!stream) return py::none();
+  return py::bytes(reinterpret_cast<const char*>(stream->data.get()), stream->size);
+}
+
 py::object transcode(const py::buffer& buffer, int quality) {
   const fasttrain::BufferView view(buffer);
   std::optional<fasttrain::JpegStream> stream;
@@ -57,8 +63,17 @@ py::object transcode(const py::buffer& buffer, int quality) {
     py::gil_scoped_release unlocked;
     stream = fasttrain::transcode_jpeg(view.data(), view.size(), quality);
   }
-  if (!stream) return py::none();
-  return py::bytes(reinterpret_cast<const char*>(stream->data.get()), stream->size);
+  return as_bytes(stream);
+}
+
+py::object repack(const py::buffer& buffer) {
+  const fasttrain::BufferView view(buffer);
+  std::optional<fasttrain::JpegStream> stream;
+  {
+    py::gil_scoped_release unlocked;
+    stream = fasttrain::repack_jpeg(view.data(), view.size());
+  }
+  return as_bytes(stream);
 }
 
 }  // namespace
@@ -75,6 +90,7 @@ PYBIND11_MODULE(_native, module) {
   module.attr("jpeg_library") = kJpegLibrary;
   module.def("check", &check, py::arg("data"), py::arg("with_index") = false);
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
+  module.def("repack", &repack, py::arg("data"));
   fasttrain::bind_loading(module);
   fasttrain::bind_colour(module);
   fasttrain::bind_indexed(module);
