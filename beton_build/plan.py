@@ -133,6 +133,7 @@ class BuildPlan:
             max_resolution=options.max_resolution,
             min_resolution=options.min_resolution,
             smart_threshold=options.smart_threshold,
+            index=options.index and options.format == "beton",
         )
 
     def extra_values(self, row: int) -> list[Value]:
@@ -169,13 +170,13 @@ class BuildPlan:
         publish_now = publish_folder if self.options.format == "webdataset" else publish
         publish_now(self.part_file(part), self.outs[part])
 
-    def measure(self, part: int) -> tuple[int, int]:
-        """Samples and bytes of a published output."""
+    def measure(self, part: int) -> tuple[int, int, int]:
+        """Samples, bytes and indexed images of a published output."""
         out = self.outs[part]
         if self.options.format == "webdataset":
-            return read_description(out)["samples"], sum(file.stat().st_size for file in out.iterdir())
+            return read_description(out)["samples"], sum(file.stat().st_size for file in out.iterdir()), 0
         with BetonReader(out) as reader:
-            return reader.num_samples, reader.num_bytes
+            return reader.num_samples, reader.num_bytes, reader.num_indexed
 
     def is_made(self) -> bool:
         """Whether the outputs that exist were made by a build of these samples with these options."""

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fasttrain.kernels import jpeg, jpeg_markers
-from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, transcode_jpeg
+from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, repack_jpeg, transcode_jpeg
 
 if not jpeg.native_available() and os.environ.get("FASTTRAIN_REQUIRE_NATIVE"):
     raise ImportError("the native kernels were not built, but they must be here")
@@ -214,7 +214,7 @@ def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) ->
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, before[1]))
     try:
-        for job in (check_jpeg, partial(transcode_jpeg, quality=90)):
+        for job in (check_jpeg, repack_jpeg, partial(transcode_jpeg, quality=90)):
             with pytest.raises(ValueError, match=r"truncated|damaged"):
                 job(data)
     finally:
@@ -224,15 +224,15 @@ def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) ->
 STARVED = """
 import sys, resource
 from pathlib import Path
-from fasttrain.kernels.jpeg import check_jpeg, transcode_jpeg
+from fasttrain.kernels.jpeg import check_jpeg, repack_jpeg, transcode_jpeg
 data = Path(sys.argv[1]).read_bytes()
-check_jpeg(data), transcode_jpeg(data, 100)  # each thread's tables are made once
+check_jpeg(data), transcode_jpeg(data, 100), repack_jpeg(data)  # each thread's tables are made once
 raised = 0
 for spare in range(0, 20_000_000, 250_000):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
     try:
-        check_jpeg(data), transcode_jpeg(data, 100)
+        check_jpeg(data), transcode_jpeg(data, 100), repack_jpeg(data)
     except (MemoryError, ValueError):
         raised += 1
 print(raised)
@@ -241,7 +241,7 @@ print(raised)
 
 @needs_native
 @needs_memory_figures
-@pytest.mark.parametrize("kind", [{}, {"progressive": True}])
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
 def test_memory_that_runs_out_is_an_error_and_nothing_else(tmp_path: Path, kind: dict[str, Any]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
     path = tmp_path / "noise.jpg"
@@ -257,7 +257,7 @@ def test_scans_without_end_are_refused() -> None:
     data = encode(Image.new("RGB", (64, 48), "grey"), progressive=True)  # without details to refine again
     last = data[data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda")) : -2]
     assert check_jpeg(data[:-2] + last * 50 + data[-2:]).length == len(data) + 50 * len(last)
-    for job in (check_jpeg, partial(transcode_jpeg, quality=90)):
+    for job in (check_jpeg, repack_jpeg, partial(transcode_jpeg, quality=90)):
         with pytest.raises(ValueError, match="scans"):
             job(data[:-2] + last * 200 + data[-2:])
 
