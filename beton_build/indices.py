@@ -1,7 +1,8 @@
 """Where the random-access indices of the JPEGs in a `.beton` lie: inside of the file, behind each image."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -12,18 +13,21 @@ SIZES, CHECKSUMS = "index_sizes", "index_xxh3"  # sections of the trailer
 _LOW_BITS = np.uint64(INDEX_ALIGNMENT - 1)
 
 
-class Indices(Protocol):
+class Indices(ABC):
     """The indices of the N images of a file.
 
     Attributes:
         where: inside of the file, or in a file of its own beside it.
         data: the buffer in which they lie.
+        stop: where in `data` the last of them ends at the latest.
     """
 
     where: Literal["inside", "sidecar"]
     data: memoryview
+    stop: int
 
     @property
+    @abstractmethod
     def sizes(self) -> np.ndarray:
         """(N,) uint64: bytes of each index, 0 where an image has none.
 
@@ -32,6 +36,7 @@ class Indices(Protocol):
         """
 
     @property
+    @abstractmethod
     def checksums(self) -> np.ndarray:
         """(N,) uint64: xxh3-64 of each index.
 
@@ -39,18 +44,15 @@ class Indices(Protocol):
             BetonError: the table of them is damaged.
         """
 
+    @abstractmethod
     def places(self, rows: np.ndarray, image_ends: np.ndarray) -> np.ndarray:
         """(n,) uint64: where in `data` the indices of `rows` start, whose images end at `image_ends` of the file."""
 
-    @property
-    def stop(self) -> int:
-        """Where in `data` the last index ends at the latest."""
 
-
-class InnerIndices:
+class InnerIndices(Indices):
     """Indices inside of the file, each behind its image."""
 
-    where: Literal["inside"] = "inside"
+    where = "inside"
 
     def __init__(self, trailer: Trailer, num_samples: int, data: memoryview) -> None:
         self.data = data

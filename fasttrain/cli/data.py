@@ -94,6 +94,14 @@ def build(
             help="Store a random-access index beside each JPEG (1 % more bytes): crops decode only what they show."
         ),
     ] = True,
+    repack: Annotated[
+        bool,
+        typer.Option(
+            "--repack",
+            help="Code JPEGs that would be kept and cannot have an index (progressive, restart markers) so that they "
+            "can: other bytes, the same pixels.",
+        ),
+    ] = False,
     output_format: Annotated[
         Literal["beton", "webdataset"],
         typer.Option("--format", help="beton, or webdataset: a folder of tar archives with DALI's index files."),
@@ -152,6 +160,7 @@ def build(
         "smart_threshold": smart_threshold,
         "compress_probability": compress_probability,
         "index": index,
+        "repack": repack,
         "format": output_format,
         "tar_bytes": _size_of(tar_size),
         "shard": _parse_shard(shard),

@@ -167,3 +167,23 @@ def test_the_index_is_part_of_what_a_build_is(
     build(samples, out, options(resume=True))
     build(samples, tmp_path / "b.beton")
     assert out.read_bytes() == (tmp_path / "b.beton").read_bytes()
+
+
+def test_repacking_makes_the_others_indexable(samples: SampleList, tmp_path: Path) -> None:
+    kept, packed = tmp_path / "kept.beton", tmp_path / "packed.beton"
+    build(samples, kept)
+    report = build(samples, packed, options(repack=True))
+    assert report.indexed == len(samples.ids) and report.changes["re-packed"] == len(WITHOUT)
+    with BetonReader(kept) as one, BetonReader(packed) as other:
+        for row, name in enumerate(one.ids):
+            assert (one.image_bytes(row) == other.image_bytes(row)) == (name not in WITHOUT)
+            assert np.array_equal(one.image(row), other.image(row))
+    assert verify(packed).ok
+    build(read_source(kept), tmp_path / "again.beton", options(repack=True))  # another `.beton` as the source
+    with BetonReader(packed) as one, BetonReader(tmp_path / "again.beton") as other:
+        assert [bytes(one.image_bytes(row)) for row in range(10)] == [
+            bytes(other.image_bytes(row)) for row in range(10)
+        ]
+    for mode in ("raw", "jpg"):
+        with pytest.raises(SourceError, match=f"--mode {mode} keeps none"):
+            build(samples, tmp_path / "b.beton", options(repack=True, mode=mode))
