@@ -1,4 +1,4 @@
-"""Where the random-access indices of the JPEGs in a `.beton` lie: inside of the file, behind each image."""
+"""Where the random-access indices of the JPEGs in a `.beton` lie: inside of it behind each image, or beside it."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -45,8 +45,12 @@ class Indices(ABC):
         """
 
     @abstractmethod
-    def places(self, rows: np.ndarray, image_ends: np.ndarray) -> np.ndarray:
-        """(n,) uint64: where in `data` the indices of `rows` start, whose images end at `image_ends` of the file."""
+    def spans(self, rows: np.ndarray, image_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) uint64 starts in `data` and bytes of the indices of `rows`, as the file has them, whose images end at
+        `image_ends` of the `.beton`."""
+
+    def close(self) -> None:  # noqa: B027 (indices inside of the file hold nothing open)
+        """Release what is held besides the `.beton` itself."""
 
 
 class InnerIndices(Indices):
@@ -67,8 +71,8 @@ class InnerIndices(Indices):
     def checksums(self) -> np.ndarray:
         return self._trailer.array(CHECKSUMS, self._num_samples)
 
-    def places(self, rows: np.ndarray, image_ends: np.ndarray) -> np.ndarray:
-        return (image_ends + _LOW_BITS) & ~_LOW_BITS
+    def spans(self, rows: np.ndarray, image_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (image_ends + _LOW_BITS) & ~_LOW_BITS, self.sizes[rows]
 
 
 def index_regions(
@@ -84,8 +88,7 @@ def index_regions(
         (n,) int64 offsets, multiples of 8, and (n,) int64 lengths in bytes; 0 for images that have none, and where the
         records of one cannot be right.
     """
-    sizes = indices.sizes[rows]
-    places = indices.places(rows, image_ends)
+    places, sizes = indices.spans(rows, image_ends)
     stop = np.uint64(indices.stop)
     inside = (places <= stop) & (sizes <= stop - np.minimum(places, stop))
     usable = sound & inside & (places & _LOW_BITS == 0) & (sizes & _LOW_BITS == 0) & (sizes > 0)

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("merge")(merge)
     app.command("info")(info)
     app.command("verify")(verify)
+    app.command("index")(index)
 
 
 def build(
@@ -279,3 +280,18 @@ def verify(
     finish(result, as_json)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def index(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.beton...")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads [default: the cores at hand].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.beton.index if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write FILE.beton.index, so that crops decode only what they show: for files that FFCV wrote, or --no-index."""
+    from fasttrain.beton_build.index import index_files
+
+    result = index_files(files, workers=workers, force=force).as_json()
+    if not as_json:
+        result["not_indexed"] = [f"{count} {reason}" for reason, count in result["not_indexed"].items()]
+    finish(result, as_json)
