@@ -50,7 +50,7 @@ class IndexReport:
         return {
             "samples": self.samples,
             "indexed": self.indexed,
-            "not_indexed": dict(self.not_indexed),
+            "not_indexed": dict(sorted(self.not_indexed.items())),
             "bytes": self.bytes,
             "image_bytes": self.image_bytes,
             "images_per_s": round(self.looked_at / self.seconds, 1) if self.seconds else 0.0,
