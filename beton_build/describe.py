@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fasttrain.base.errors import ImageError
 from fasttrain.beton_build.format import MODE_JPG, MODE_RAW
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.kernels.jpeg_markers import index_obstacle
@@ -55,23 +56,31 @@ def _index(reader: BetonReader) -> dict[str, Any]:
     size, of = int(reader.index_sizes.sum()), int(reader.sizes.sum())
     return {
         "images": reader.num_indexed,
-        "not": _not_indexed(reader),
+        "not": not_indexed(reader),
         "bytes": size,
         "share": round(size / of, 6) if of else 0.0,
         "where": reader.index_where,
     }
 
 
-def _not_indexed(reader: BetonReader) -> dict[str, int]:
-    """How many images have no index, by the reason. The streams are looked into where that takes no time."""
+def not_indexed(reader: BetonReader) -> dict[str, int]:
+    """How many images have no index, by the reason: "raw", "progressive", "restart markers", … Streams are looked into
+    where that takes no time; otherwise, and where no image has an index, all others are "jpeg"."""
     raw = int(np.count_nonzero(reader.modes == MODE_RAW))
     rows = np.flatnonzero((reader.modes == MODE_JPG) & (reader.index_sizes == 0))
     counts = Counter({"raw": raw} if raw else {})
     if not reader.indexed or len(rows) > MAX_LOOKED_INTO:
         counts.update({"jpeg": len(rows)} if len(rows) else {})
         return dict(counts)
-    counts.update(index_obstacle(reader.image_bytes(row)) or "not indexed yet" for row in rows.tolist())
+    counts.update(_obstacle(reader, row) for row in rows.tolist())
     return dict(counts)
+
+
+def _obstacle(reader: BetonReader, row: int) -> str:
+    try:
+        return index_obstacle(reader.image_bytes(row)) or "other"
+    except ImageError:
+        return "damaged"
 
 
 def _original_kinds(reader: BetonReader) -> dict[str, int]:

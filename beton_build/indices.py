@@ -1,7 +1,8 @@
-"""Where the random-access indices of the JPEGs in a `.beton` lie: inside of the file, behind each image."""
+"""Where the random-access indices of the JPEGs in a `.beton` lie: inside of it behind each image, or beside it."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -12,18 +13,21 @@ SIZES, CHECKSUMS = "index_sizes", "index_xxh3"  # sections of the trailer
 _LOW_BITS = np.uint64(INDEX_ALIGNMENT - 1)
 
 
-class Indices(Protocol):
+class Indices(ABC):
     """The indices of the N images of a file.
 
     Attributes:
         where: inside of the file, or in a file of its own beside it.
         data: the buffer in which they lie.
+        stop: where in `data` the last of them ends at the latest.
     """
 
     where: Literal["inside", "sidecar"]
     data: memoryview
+    stop: int
 
     @property
+    @abstractmethod
     def sizes(self) -> np.ndarray:
         """(N,) uint64: bytes of each index, 0 where an image has none.
 
@@ -32,6 +36,7 @@ class Indices(Protocol):
         """
 
     @property
+    @abstractmethod
     def checksums(self) -> np.ndarray:
         """(N,) uint64: xxh3-64 of each index.
 
@@ -39,18 +44,19 @@ class Indices(Protocol):
             BetonError: the table of them is damaged.
         """
 
-    def places(self, rows: np.ndarray, image_ends: np.ndarray) -> np.ndarray:
-        """(n,) uint64: where in `data` the indices of `rows` start, whose images end at `image_ends` of the file."""
+    @abstractmethod
+    def spans(self, rows: np.ndarray, image_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) uint64 starts in `data` and bytes of the indices of `rows`, as the file has them, whose images end at
+        `image_ends` of the `.beton`."""
 
-    @property
-    def stop(self) -> int:
-        """Where in `data` the last index ends at the latest."""
+    def close(self) -> None:  # noqa: B027 (indices inside of the file hold nothing open)
+        """Release what is held besides the `.beton` itself."""
 
 
-class InnerIndices:
+class InnerIndices(Indices):
     """Indices inside of the file, each behind its image."""
 
-    where: Literal["inside"] = "inside"
+    where = "inside"
 
     def __init__(self, trailer: Trailer, num_samples: int, data: memoryview) -> None:
         self.data = data
@@ -65,8 +71,8 @@ class InnerIndices:
     def checksums(self) -> np.ndarray:
         return self._trailer.array(CHECKSUMS, self._num_samples)
 
-    def places(self, rows: np.ndarray, image_ends: np.ndarray) -> np.ndarray:
-        return (image_ends + _LOW_BITS) & ~_LOW_BITS
+    def spans(self, rows: np.ndarray, image_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (image_ends + _LOW_BITS) & ~_LOW_BITS, self.sizes[rows]
 
 
 def index_regions(
@@ -82,8 +88,7 @@ def index_regions(
         (n,) int64 offsets, multiples of 8, and (n,) int64 lengths in bytes; 0 for images that have none, and where the
         records of one cannot be right.
     """
-    sizes = indices.sizes[rows]
-    places = indices.places(rows, image_ends)
+    places, sizes = indices.spans(rows, image_ends)
     stop = np.uint64(indices.stop)
     inside = (places <= stop) & (sizes <= stop - np.minimum(places, stop))
     usable = sound & inside & (places & _LOW_BITS == 0) & (sizes & _LOW_BITS == 0) & (sizes > 0)

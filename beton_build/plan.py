@@ -87,6 +87,8 @@ class BuildPlan:
             raise SourceError("a file for validation was named, but no fraction: give --val-fraction as well")
         if options.format == "webdataset" and options.mode not in ("keep", "jpg"):
             raise SourceError(f"WebDataset archives hold image files: choose --mode keep or jpg, not {options.mode}")
+        if options.repack:
+            _check_repacking(options)
         rows = np.arange(len(samples)) if options.shard is None else shard_rows(len(samples), *options.shard)
         extra = [field_of(name, values) for name, values in samples.columns.items()]
         return cls(samples, options, outs, rows, part, extra)
@@ -134,6 +136,7 @@ class BuildPlan:
             min_resolution=options.min_resolution,
             smart_threshold=options.smart_threshold,
             index=options.index and options.format == "beton",
+            repack=options.repack,
         )
 
     def extra_values(self, row: int) -> list[Value]:
@@ -220,6 +223,16 @@ class BuildPlan:
         some = rows[:: max(1, len(rows) // 1000)].tolist()
         sizes = [stored_bytes(self.samples.origins[row]) for row in some]
         return int(sum(sizes) / max(1, len(some)) * len(rows))
+
+
+def _check_repacking(options: BuildOptions) -> None:
+    if options.mode in ("jpg", "raw"):
+        raise SourceError(f"--repack is about JPEGs that are kept, and --mode {options.mode} keeps none")
+    if not native_available():
+        raise SourceError(
+            "--repack needs the native kernels, which were not built here; install a C++ compiler and libjpeg's "
+            "headers, then fasttrain again"
+        )
 
 
 def _encoder() -> str:

@@ -10,7 +10,7 @@ from fasttrain.beton_build import images
 from fasttrain.beton_build.format import MAX_SIDE, MODE_JPG, MODE_RAW
 from fasttrain.beton_build.records import Original
 from fasttrain.beton_build.values import EncodedImage
-from fasttrain.kernels.jpeg import JpegFacts, check_jpeg, checked_index, transcode_jpeg
+from fasttrain.kernels.jpeg import JpegFacts, check_jpeg, checked_index, repack_jpeg, transcode_jpeg
 from fasttrain.kernels.jpeg_markers import read_header
 
 DEFAULT_QUALITY = 95
@@ -30,6 +30,7 @@ class Form:
         min_resolution: shorter side in pixels; images whose shorter side is longer are shrunk to it.
         smart_threshold: bytes of pixels.
         index: whether JPEGs get a random-access index.
+        repack: whether JPEGs that would be kept and cannot have such an index are coded so that they can, without loss.
     """
 
     mode: Literal["keep", "jpg", "raw", "smart"] = "keep"
@@ -38,6 +39,7 @@ class Form:
     min_resolution: int | None = None
     smart_threshold: int = DEFAULT_SMART_THRESHOLD
     index: bool = False
+    repack: bool = False
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """`size` (width, height) shrunk as the form wants it; never enlarged, no side under 1."""
@@ -55,8 +57,8 @@ class Prepared:
     """An image ready to be stored.
 
     Attributes:
-        changes: what was done to it, for counting: "kept", "re-encoded", "as pixels", "rotated", "resized",
-            "from MODE", "colour profile ignored", "first picture of several", "bytes after the end dropped".
+        changes: what was done to it, for counting: "kept", "re-packed", "re-encoded", "as pixels", "rotated",
+            "resized", "from MODE", "colour profile ignored", "first picture of several", "bytes after the end dropped".
         original: what it was before.
     """
 
@@ -120,6 +122,14 @@ def _plain_jpeg(size: tuple[int, int], components: int) -> Original:
     return Original(*size, f"JPEG {'L' if components == 1 else 'RGB'}")
 
 
+def _kept(stored: EncodedImage, form: Form, changes: list[str], original: Original) -> Prepared:
+    """A JPEG of which every coefficient stays."""
+    if form.repack and not stored.index and (stream := repack_jpeg(stored.data)) is not None:
+        packed = _new_jpeg(stream, (stored.width, stored.height), form)
+        return Prepared(packed, ("re-packed", *changes), original)
+    return Prepared(stored, ("kept", *changes), original)
+
+
 def _from_jpeg(data: bytes, facts: JpegFacts, index: bytes, form: Form, changes: list[str]) -> Prepared:
     size = (facts.width, facts.height)
     stored = EncodedImage(data, MODE_JPG, *size, index)
@@ -127,7 +137,7 @@ def _from_jpeg(data: bytes, facts: JpegFacts, index: bytes, form: Form, changes:
     if stays and not facts.has_metadata and form.mode != "jpg":
         # The usual case, without a look into the file by Pillow, which takes as long as reading it.
         changes += ["colour profile ignored"] * facts.has_profile
-        return Prepared(stored, ("kept", *changes), _plain_jpeg(size, facts.components))
+        return _kept(stored, form, changes, _plain_jpeg(size, facts.components))
     with images.opened(data) as image:
         changes += _notes(image)
         if stays and images.orientation(image) == 1:
@@ -140,7 +150,7 @@ def _from_jpeg(data: bytes, facts: JpegFacts, index: bytes, form: Form, changes:
 def _same_size_jpeg(stored: EncodedImage, form: Form, changes: list[str], original: Original) -> Prepared | None:
     """A JPEG that needs no rotation and no resizing: kept, or re-encoded without the way over RGB pixels."""
     if form.mode != "jpg":
-        return Prepared(stored, ("kept", *changes), original)
+        return _kept(stored, form, changes, original)
     stream = transcode_jpeg(stored.data, form.quality)
     if stream is None:
         return None
@@ -193,7 +203,7 @@ def _from_stored(stored: EncodedImage, form: Form) -> Prepared:
     if (facts.width, facts.height) != size:
         raise ValueError(f"the stream is {facts.width}x{facts.height}, the file says {size[0]}x{size[1]}")
     if keeps and not form.as_pixels(size) and form.mode != "jpg":
-        return Prepared(replace(stored, index=index), ("kept",), Original(*size, "JPEG"))
+        return _kept(replace(stored, index=index), form, [], Original(*size, "JPEG"))
     with images.opened(data) as image:
         image.getexif().clear()  # what another `.beton` stores is upright, whatever a left-over tag says
         prepared = _same_size_jpeg(stored, form, [], _original(image)) if keeps and form.mode == "jpg" else None

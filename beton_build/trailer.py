@@ -97,11 +97,15 @@ def pack_trailer(sections: Mapping[str, Data], start: int, page_size: int) -> tu
 
 
 class Trailer:
-    """A trailer found in a file; sections are checked against their checksum when first asked for."""
+    """A trailer found in a file; sections are checked against their checksum when first asked for.
 
-    def __init__(self, name: str, sections: dict[str, tuple[memoryview, int]], start: int) -> None:
+    `digest` is the checksum of its directory, which holds those of all sections.
+    """
+
+    def __init__(self, name: str, sections: dict[str, tuple[memoryview, int]], start: int, digest: int) -> None:
         self.name = name
         self.start = start
+        self.digest = digest
         self._sections = sections
         self._checked: set[str] = set()
 
@@ -173,4 +177,4 @@ def find_trailer(data: memoryview, name: str, pages_start: int, pages_end: int) 
             raise BetonError(f"{name} is damaged: a section of its trailer lies outside of the file's pages")
         section = record["name"].tobytes().rstrip(b"\0").decode("ascii", "replace")
         sections[section] = (data[offset : offset + size], int(record["checksum"]))
-    return Trailer(name, sections, start)
+    return Trailer(name, sections, start, int(footer["checksum"]))

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("merge")(merge)
     app.command("info")(info)
     app.command("verify")(verify)
+    app.command("index")(index)
 
 
 def build(
@@ -94,6 +95,14 @@ def build(
             help="Store a random-access index beside each JPEG (1 % more bytes): crops decode only what they show."
         ),
     ] = True,
+    repack: Annotated[
+        bool,
+        typer.Option(
+            "--repack",
+            help="Code JPEGs that would be kept and cannot have an index (progressive, restart markers) so that they "
+            "can: other bytes, the same pixels.",
+        ),
+    ] = False,
     output_format: Annotated[
         Literal["beton", "webdataset"],
         typer.Option("--format", help="beton, or webdataset: a folder of tar archives with DALI's index files."),
@@ -152,6 +161,7 @@ def build(
         "smart_threshold": smart_threshold,
         "compress_probability": compress_probability,
         "index": index,
+        "repack": repack,
         "format": output_format,
         "tar_bytes": _size_of(tar_size),
         "shard": _parse_shard(shard),
@@ -270,3 +280,18 @@ def verify(
     finish(result, as_json)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def index(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.beton...")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads [default: the cores at hand].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.beton.index if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write FILE.beton.index, so that crops decode only what they show: for files that FFCV wrote, or --no-index."""
+    from fasttrain.beton_build.index import index_files
+
+    result = index_files(files, workers=workers, force=force).as_json()
+    if not as_json:
+        result["not_indexed"] = [f"{count} {reason}" for reason, count in result["not_indexed"].items()]
+    finish(result, as_json)

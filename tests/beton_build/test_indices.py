@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from fasttrain.base.errors import ImageError, SourceError
+from fasttrain.base.errors import BetonError, ImageError, SourceError
 from fasttrain.beton_build import build as building
 from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.build import build
@@ -17,7 +19,10 @@ from fasttrain.beton_build.merge import merge
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import SampleList, read_source
+from fasttrain.beton_build.trailer import FOOTER, SECTION, checksum
+from fasttrain.beton_build.values import EncodedImage
 from fasttrain.beton_build.verify import verify
+from fasttrain.beton_build.writer import BetonWriter
 from fasttrain.kernels.indexed import index_jpeg
 from fasttrain.kernels.jpeg import native_available
 
@@ -167,3 +172,130 @@ def test_the_index_is_part_of_what_a_build_is(
     build(samples, out, options(resume=True))
     build(samples, tmp_path / "b.beton")
     assert out.read_bytes() == (tmp_path / "b.beton").read_bytes()
+
+
+def test_repacking_makes_the_others_indexable(samples: SampleList, tmp_path: Path) -> None:
+    kept, packed = tmp_path / "kept.beton", tmp_path / "packed.beton"
+    build(samples, kept)
+    report = build(samples, packed, options(repack=True))
+    assert report.indexed == len(samples.ids) and report.changes["re-packed"] == len(WITHOUT)
+    with BetonReader(kept) as one, BetonReader(packed) as other:
+        for row, name in enumerate(one.ids):
+            assert (one.image_bytes(row) == other.image_bytes(row)) == (name not in WITHOUT)
+            assert np.array_equal(one.image(row), other.image(row))
+    assert verify(packed).ok
+    build(read_source(kept), tmp_path / "again.beton", options(repack=True))  # another `.beton` as the source
+    with BetonReader(packed) as one, BetonReader(tmp_path / "again.beton") as other:
+        assert [bytes(one.image_bytes(row)) for row in range(10)] == [
+            bytes(other.image_bytes(row)) for row in range(10)
+        ]
+    for mode in ("raw", "jpg"):
+        with pytest.raises(SourceError, match=f"--mode {mode} keeps none"):
+            build(samples, tmp_path / "b.beton", options(repack=True, mode=mode))
+
+
+@pytest.fixture
+def small(tmp_path: Path, pixels: Pixels, encoded: Encoded) -> Path:
+    """Four indexed images."""
+    path = tmp_path / "small.beton"
+    with BetonWriter(path, 4) as writer:
+        for row in range(4):
+            stream = encoded(pixels(200 + row, 40, row))
+            index = index_jpeg(stream)
+            assert index is not None
+            writer.add(f"id{row}", [EncodedImage(stream, fmt.MODE_JPG, 200 + row, 40, index.tobytes()), 0])
+    return path
+
+
+def section_at(path: Path, name: str) -> tuple[int, int]:
+    """Where the record of a section of the trailer lies, and the section itself."""
+    data = path.read_bytes()
+    table = int(np.frombuffer(data[:24], fmt.HEADER)[0]["alloc_table_ptr"])
+    footer = np.frombuffer(data, FOOTER, 1, table - FOOTER.itemsize)[0]
+    start, length = int(footer["offset"]), int(footer["length"])
+    for number, record in enumerate(np.frombuffer(data[start : start + length], SECTION)):
+        if record["name"].tobytes().rstrip(b"\0") == name.encode():
+            return start + number * SECTION.itemsize, int(record["offset"])
+    raise AssertionError(name)
+
+
+def with_section(path: Path, name: str, values: np.ndarray) -> Path:
+    """The file with other values in a section, all checksums right."""
+    data = bytearray(path.read_bytes())
+    record, at = section_at(path, name)
+    data[at : at + values.nbytes] = values.tobytes()
+    data[record + 32 : record + 40] = checksum(values.tobytes()).to_bytes(8, "little")
+    table = int(np.frombuffer(data[:24], fmt.HEADER)[0]["alloc_table_ptr"])
+    footer = table - FOOTER.itemsize
+    start, length = np.frombuffer(data, "<u8", 2, footer + 16).tolist()
+    data[footer + 32 : footer + 40] = checksum(bytes(data[start : start + length])).to_bytes(8, "little")
+    changed = path.with_name("changed.beton")
+    changed.write_bytes(data)
+    return changed
+
+
+def use_everything(path: Path) -> None:
+    with BetonReader(path) as reader:
+        describe(reader)
+        if reader.indexed:
+            data, offsets, lengths = reader.index_regions(np.arange(len(reader)))
+            assert (offsets >= 0).all() and (lengths >= 0).all() and (offsets + lengths <= len(data)).all()
+        reader.check_structure()
+        for row in range(len(reader)):
+            reader.index_bytes(row)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 200), min_size=4, max_size=4))
+def test_hostile_sizes_stay_inside_of_the_file(small: Path, sizes: list[int]) -> None:
+    use_everything(small)
+    changed = with_section(small, "index_sizes", np.array(sizes, "<u8"))
+    with BetonReader(changed) as reader:
+        data, offsets, lengths = reader.index_regions(np.array([3, 1, 0, 2]))
+        assert not (offsets % 8).any() and not (lengths % 8).any() and (offsets + lengths <= len(data)).all()
+    with pytest.raises((BetonError, ImageError)):
+        use_everything(changed)
+        raise BetonError("sizes that are right, or 0")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(["index_sizes", "index_xxh3"]), place=st.integers(0, 31), value=st.integers(1, 255))
+def test_no_damaged_byte_of_the_sections_goes_unnoticed(small: Path, name: str, place: int, value: int) -> None:
+    data = bytearray(small.read_bytes())
+    data[section_at(small, name)[1] + place] ^= value
+    changed = small.with_name("changed.beton")
+    changed.write_bytes(data)
+    with pytest.raises(BetonError, match=f"trailer section '{name}'"):
+        use_everything(changed)
+
+
+def test_an_index_of_another_image_is_found(small: Path) -> None:
+    """Intact, but not what the stream gives."""
+    with BetonReader(small) as reader:
+        _, offsets, lengths = reader.index_regions(np.arange(4))
+        checksums = [checksum(reader.index_bytes(row)) for row in range(4)]
+        other = bytes(reader.index_bytes(1))
+    changed = with_section(small, "index_xxh3", np.array([checksums[row] for row in (1, 1, 2, 3)], "<u8"))
+    with changed.open("rb+") as file:
+        file.seek(int(offsets[0]))
+        file.write(other[: int(lengths[0])])
+    report = verify(changed)
+    assert [(bad.sample_id, bad.reason) for bad in report.bad] == [
+        ("id0", "its random-access index is not that of its stream")
+    ]
+
+
+def test_a_page_has_room_for_the_index(tmp_path: Path) -> None:
+    stream = bytes((1 << 21) - 100)
+    with BetonWriter(tmp_path / "a.beton", 1) as writer:
+        writer.add("x", [EncodedImage(stream, fmt.MODE_JPG, 9, 9, bytes(range(200))), 0])
+    with BetonReader(tmp_path / "a.beton") as reader:
+        assert reader.page_size == 1 << 22 and bytes(reader.index_bytes(0)) == bytes(range(200))
+    wanted = rf"'x' takes {(1 << 21) + 128} bytes.*--page-size 4194304"
+    with pytest.raises(BetonError, match=wanted), BetonWriter(tmp_path / "b.beton", 1, page_size=1 << 21) as writer:
+        writer.add("x", [EncodedImage(stream, fmt.MODE_JPG, 9, 9, bytes(range(200))), 0])
+
+
+def test_archives_have_no_index(samples: SampleList, tmp_path: Path) -> None:
+    report = build(samples, tmp_path / "tars", options(format="webdataset", repack=True))
+    assert report.indexed == 0 and report.changes["re-packed"] == len(WITHOUT)

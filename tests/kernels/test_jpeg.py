@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fasttrain.kernels import jpeg, jpeg_markers
-from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, repack_jpeg, transcode_jpeg
+from fasttrain.kernels.indexed import index_jpeg
+from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, checked_index, repack_jpeg, transcode_jpeg
 
 if not jpeg.native_available() and os.environ.get("FASTTRAIN_REQUIRE_NATIVE"):
     raise ImportError("the native kernels were not built, but they must be here")
@@ -78,6 +79,51 @@ def test_sound_streams(check: Any, kind: dict[str, Any], size: tuple[int, int]) 
     assert facts.is_common
     assert not facts.has_metadata and not facts.has_profile
     assert check(data + b"trailing \xff\xd9 garbage").length == len(data)
+
+
+@needs_native
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_check_and_the_index_in_one_walk(kind: dict[str, Any], size: tuple[int, int]) -> None:
+    data = encode(picture(*size), **kind)
+    facts, index = checked_index(data)
+    assert facts == check_jpeg(data)
+    expected = index_jpeg(data)
+    assert (index is None) == (expected is None)
+    assert index is None or np.array_equal(index, np.asarray(expected))
+    if index is None:
+        assert jpeg_markers.index_obstacle(data) in ("progressive", "restart markers")
+    with pytest.raises(ValueError, match="truncated"):
+        checked_index(data[:-2])
+
+
+@needs_native
+def test_a_stream_that_the_reader_does_not_take_gets_no_index() -> None:
+    """It knows fewer markers than libjpeg: here one of arithmetic codes, in a stream without any."""
+    data = encode(picture(64, 48))
+    marker = b"\xff\xcc\x00\x04\x00\x10"
+    assert checked_index(data[:2] + marker + data[2:])[1] is None
+    assert checked_index(data)[1] is not None
+
+
+def test_what_stands_in_the_way_of_an_index() -> None:
+    grey = picture(40, 30).convert("L")
+    cases = {
+        "progressive": encode(picture(40, 30), progressive=True),
+        "restart markers": encode(picture(40, 30), restart_marker_rows=1),
+        "CMYK": encode(picture(40, 30).convert("CMYK")),
+        "damaged": b"no JPEG",
+    }
+    for obstacle, data in cases.items():
+        assert jpeg_markers.index_obstacle(data) == obstacle
+    assert jpeg_markers.index_obstacle(encode(picture(40, 30))) is None
+    assert jpeg_markers.index_obstacle(encode(grey)) is None
+
+
+def test_without_the_kernels_there_is_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "_native", None)
+    data = encode(picture(40, 30))
+    assert jpeg.checked_index(data) == (check_jpeg_reference(data), None)
 
 
 @pytest.mark.parametrize("check", CHECKS)
