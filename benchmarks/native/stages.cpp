@@ -1,8 +1,7 @@
 // Times the stages of one sample's way through the native loader on one thread, and what each of them is held against.
 // Compiled and called by benchmarks/stages.py; one call is one round.
 //
-// stages PLAN: the plan's first line is the file that holds the streams, the second the side of the views; each further
-// line a sample: offset, length, width, height, and its view as left, top, width, height, hflip.
+// stages PLAN; plan.h says what is in it.
 //
 // Prints a line for each figure: name, instruction set (- where it makes no difference), value. Names in _us are mean
 // microseconds an image.
@@ -12,21 +11,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "floors.h"
 #include "image_decode.h"
 #include "jpeg_check.h"
+#include "plan.h"
 #include "resample.h"
 #include "simd.h"
 
@@ -35,63 +29,6 @@ namespace {
 
 constexpr int kBatch = 256;  // images of the memory that is written to, as a loader's batch: more than caches hold
 constexpr std::size_t kCacheLine = 64;
-
-struct Job {
-  std::string file;
-  int size = 0;
-  struct Item {
-    std::size_t offset, length;
-    int width, height;
-    View view;
-  };
-  std::vector<Item> items;
-};
-
-Job read_job(const char* path) {
-  std::ifstream plan(path);
-  Job job;
-  std::getline(plan, job.file);
-  plan >> job.size;
-  Job::Item item{};
-  View& view = item.view;
-  int hflip = 0;
-  while (plan >> item.offset >> item.length >> item.width >> item.height >> view.left >> view.top >> view.width >>
-         view.height >> hflip) {
-    view.resized_width = view.resized_height = view.size = job.size;
-    view.filter = Filter::bilinear;
-    view.hflip = hflip != 0;
-    job.items.push_back(item);
-  }
-  if (job.items.empty()) throw std::runtime_error(std::string("there is no sample in the plan ") + path);
-  return job;
-}
-
-// A file as the loader has it: mapped, its pages in the page cache but not yet in this process.
-class Mapped {
- public:
-  explicit Mapped(const std::string& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status{};
-    if (descriptor < 0 || ::fstat(descriptor, &status) != 0) throw std::runtime_error("cannot open " + path);
-    size_ = static_cast<std::size_t>(status.st_size);
-    void* at = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
-    ::close(descriptor);
-    if (at == MAP_FAILED) throw std::runtime_error("cannot map " + path);
-    data_ = static_cast<const std::uint8_t*>(at);
-  }
-  ~Mapped() { ::munmap(const_cast<std::uint8_t*>(data_), size_); }
-  Mapped(const Mapped&) = delete;
-  Mapped& operator=(const Mapped&) = delete;
-
-  const std::uint8_t* at(const Job::Item& item) const {
-    if (item.length > size_ || item.offset > size_ - item.length) throw std::runtime_error("the plan leaves the file");
-    return data_ + item.offset;
-  }
-
- private:
-  const std::uint8_t* data_;
-  std::size_t size_;
-};
 
 // --- figures --------------------------------------------------------------------------------------------------------
 
@@ -167,18 +104,6 @@ struct Kind {
   const char* floor;  // of what it stores beyond uint8
   Output output;
 };
-
-// Normalised as ImageNet is, in units of 0 to 255.
-Output output_of(Pixel kind, bool normalised) {
-  Output output{kind, {1, 1, 1}, {0, 0, 0}};
-  if (!normalised) return output;
-  const float mean[] = {0.485f, 0.456f, 0.406f}, deviation[] = {0.229f, 0.224f, 0.225f};
-  for (int channel = 0; channel < 3; ++channel) {
-    output.scale[channel] = 1 / (255 * deviation[channel]);
-    output.shift[channel] = -mean[channel] / deviation[channel];
-  }
-  return output;
-}
 
 class Bench {
  public:

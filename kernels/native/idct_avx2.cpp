@@ -27,6 +27,7 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 
 #define BLOCKS 2
 #define IDCT idct_avx2
+#define HALF_IDCT idct_half_avx2
 #define ALL_WORDS _mm256_set1_epi32
 #define ALL_BYTES _mm256_set1_epi8
 #define MADD _mm256_madd_epi16

@@ -31,6 +31,7 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 
 #define BLOCKS 4
 #define IDCT idct_avx512
+#define HALF_IDCT idct_half_avx512
 #define ALL_WORDS _mm512_set1_epi32
 #define ALL_BYTES _mm512_set1_epi8
 #define MADD _mm512_madd_epi16
