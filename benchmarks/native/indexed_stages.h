@@ -32,8 +32,12 @@ class IndexedStages {
   // Decode the planes and make the view of them.
   void view(const Output& output, void* out);
 
- private:
   const IndexedHeader& header() const { return decoder_.header(); }
+  double share() const;          // of the image's MCUs that are under the view
+  double samples() const;        // that are decoded for it
+  double multiply_adds() const;  // that its weights ask for
+
+ private:
 
   const std::uint8_t* data_ = nullptr;
   std::size_t size_ = 0;

@@ -19,6 +19,7 @@
 
 #include "floors.h"
 #include "image_decode.h"
+#include "indexed_stages.h"
 #include "jpeg_check.h"
 #include "plan.h"
 #include "resample.h"
@@ -122,8 +123,9 @@ class Bench {
       try {
         decode_stages(item, file.at(item));
         resample_stages(item);
+        indexed_stages(item);
         done_.push_back(&item);
-      } catch (const NotHandled&) {  // the loader leaves it to Pillow, and no figure has it
+      } catch (const NotHandled&) {  // the loader leaves it to Pillow or it has no index, and no figure has it
       }
     }
     if (done_.empty()) throw std::runtime_error("no photo of the plan is decoded natively");
@@ -140,6 +142,7 @@ class Bench {
     const std::size_t size = item.length;
     const double touched = microseconds([&] { touch(data, size); });
     { const JpegRows known(data, size, rows_); }  // throws before anything is counted
+    if (!indexed_.prepare(data, size)) throw NotHandled();
     figures_.add("read_us", touched);
     const Region region = plan(item);
     const int taps = views_.front().taps();
@@ -148,6 +151,7 @@ class Bench {
       rows.start(region, taps);
       for (int row = region.top; row < region.bottom; ++row) rows.rows(row, 1);
     });
+    figures_.time("header_us", "-", [&] { decode_header(data, size); });
     const double entropy = microseconds([&] { decode_entropy(data, size); });
     figures_.add("entropy_us", entropy);
     figures_.add("entropy_to_crop_us", entropy * region.bottom / item.height);
@@ -209,6 +213,32 @@ class Bench {
     figures_.add("multiply_adds", 3 * (vertical * (region.right - region.left) + horizontal * job_.size));
   }
 
+  void indexed_stages(const Job::Item& item) {
+    figures_.time("indexed_open_us", "-", [&] { indexed_.open(); });
+    figures_.time("indexed_plan_us", "-", [&] { indexed_.plan(item.view); });
+    for (const Simd level : usable_simd()) {
+      force_simd(level);
+      const std::string simd = simd_name(level);
+      indexed_.plan(item.view);
+      indexed_.planes();  // brings the stream into the caches, where reading the file leaves it
+      indexed_.entropy([&](const auto& rows) { figures_.time("indexed_entropy_us", simd, rows); });
+      figures_.time("indexed_planes_us", simd, [&] { indexed_.planes(); });
+      for (const Kind& kind : kinds_) {
+        std::uint8_t* out = slot(kind);
+        const std::string name = std::string("indexed_") + (kind.name + std::strlen("resample_"));
+        figures_.time(name.c_str(), simd, [&] { indexed_.view(kind.output, out); });
+      }
+    }
+    for (const Kind& kind : kinds_) {
+      std::uint8_t* out = slot(kind);
+      const std::string name = std::string("indexed_fill_") + (kind.name + std::strlen("resample_"));
+      figures_.time(name.c_str(), "-", [&] { std::memset(out, 1, slot_bytes(kind)); });
+    }
+    figures_.add("indexed_bytes", static_cast<double>(item.length) * indexed_.share());
+    figures_.add("indexed_samples", indexed_.samples());
+    figures_.add("indexed_multiply_adds", indexed_.multiply_adds());
+  }
+
   // Copying as many bytes as were read, from pages that are mapped by now.
   void copy_floors(const Mapped& file) {
     std::size_t bytes = 0;
@@ -219,7 +249,11 @@ class Bench {
     }
     figures_.add("bytes", static_cast<double>(bytes));
     const double moved = figures_.value("crop_bytes") + static_cast<double>(slot_bytes(kinds_[0])) * images();
-    figures_.add("traffic_us", figures_.value("copy_us") / (2.0 * bytes) * moved);  // a copy reads and writes each byte
+    const double of_a_byte = figures_.value("copy_us") / (2.0 * bytes);  // a copy reads and writes each byte
+    figures_.add("traffic_us", of_a_byte * moved);
+    // Unstuffed and read; a sample is a coefficient of two bytes, written, read and zeroed before.
+    figures_.add("indexed_entropy_traffic_us", of_a_byte * (3 * figures_.value("indexed_bytes") + 2 * figures_.value("indexed_samples")));
+    figures_.add("indexed_idct_traffic_us", of_a_byte * 5 * figures_.value("indexed_samples"));
   }
 
   void compute_floors() {
@@ -227,6 +261,7 @@ class Bench {
       const double rate = peak_multiply_adds(level);  // a nanosecond
       figures_.add("multiply_adds_a_ns", rate * images(), simd_name(level));
       figures_.add("arithmetic_us", figures_.value("multiply_adds") / rate / 1000, simd_name(level));
+      figures_.add("indexed_arithmetic_us", figures_.value("indexed_multiply_adds") / rate / 1000, simd_name(level));
     }
   }
 
@@ -241,6 +276,7 @@ class Bench {
   std::vector<std::uint8_t> batch_, rows_, crop_;
   std::size_t pitch_ = 0;
   std::vector<Resampler> views_{1};
+  IndexedStages indexed_;
   Figures figures_;
   std::vector<const Job::Item*> done_;
 };

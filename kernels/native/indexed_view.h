@@ -25,6 +25,8 @@ class IndexedView {
 
   const UnitRegion& region() const { return region_; }  // what has to be decoded
   int held() const { return held_; }                    // rows of MCUs that a step needs, at the most
+  const Axis& across(int component) const { return x_[sources_[component].axes]; }
+  const Axis& down(int component) const { return y_[sources_[component].axes]; }
 
   // Begin; `out` has room for size x size pixels.
   void start(const Output& output, void* out);
