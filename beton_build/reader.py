@@ -1,32 +1,31 @@
 """Reads `.beton` files, ours and FFCV's, through a memory map: arrays and views, no Python object a sample."""
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import xxhash
 
 from fasttrain.base.errors import BetonError, ImageError
 from fasttrain.beton_build import layout
-from fasttrain.beton_build.format import IMAGE_FIELD, INT_FIELD, MODE_RAW, FieldSpec
-from fasttrain.beton_build.ids import SampleIds
-from fasttrain.beton_build.records import ORIGINAL, Original
-from fasttrain.beton_build.size_cache import load_sizes, store_sizes
-from fasttrain.beton_build.trailer import Trailer
+from fasttrain.beton_build.format import IMAGE_FIELD, MODE_RAW, FieldSpec
+from fasttrain.beton_build.indices import Indices, index_regions
+from fasttrain.beton_build.opened import OpenedBeton
+from fasttrain.beton_build.trailer import checksum
 from fasttrain.beton_build.values import EncodedImage, decode_region, span_of
 
 
-class BetonReader:
+class BetonReader(OpenedBeton):
     """A `.beton` file, opened for reading. A context manager; safe to share between threads.
 
     The image field is the first of FFCV's type RGBImageField, the label field the first IntField. Everything that a
     damaged or hostile file could get wrong is checked before it is used: the structure when the file is opened, which
     takes no memory for each sample, the rest when it is asked for.
+
+    Args:
+        sidecar: use a file of random-access indices that lies beside it.
 
     Attributes:
         path: the file.
@@ -37,141 +36,9 @@ class BetonReader:
         build_info: what the trailer tells about the build ({} in FFCV's files).
 
     Raises:
-        BetonError: no such file, not a `.beton`, damaged, cut short, never completed, or of another version.
+        BetonError: no such file, not a `.beton`, damaged, cut short, never completed, or of another version; or the
+            file of indices beside it is damaged.
     """
-
-    indexed = False  # whether the file holds a random-access index of its JPEG streams
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._map = layout.map_file(self.path)
-        self._data = memoryview(self._map)
-        try:
-            parts = layout.parse(self._data, str(self.path))
-            self._parts = parts
-            self.num_samples: int = parts.num_samples
-            self.page_size: int = parts.page_size
-            self.fields: tuple[FieldSpec, ...] = parts.fields
-            self._image_column = self._first_field(IMAGE_FIELD)
-            self._label_column = self._first_field(INT_FIELD)
-            self._trailer: Trailer | None = parts.trailer
-            self.build_info: dict[str, Any] = parts.info
-            self.class_names: list[str] | None = self.build_info.get("class_names")
-            if self._trailer is None and self._image_column is not None:
-                self._look_sizes_up()
-        except BaseException:
-            self.close()
-            raise
-
-    def _first_field(self, type_id: int) -> str | None:
-        return next((f"f{index}" for index, field in enumerate(self.fields) if field.type_id == type_id), None)
-
-    # ---- arrays over all samples -------------------------------------------------------------------------------
-
-    @cached_property
-    def widths(self) -> np.ndarray:
-        """(N,) uint16: image widths in pixels."""
-        return np.ascontiguousarray(self._images["width"])
-
-    @cached_property
-    def heights(self) -> np.ndarray:
-        """(N,) uint16: image heights in pixels."""
-        return np.ascontiguousarray(self._images["height"])
-
-    @cached_property
-    def modes(self) -> np.ndarray:
-        """(N,) uint8: 0 JPEG stream, 1 raw RGB pixels."""
-        return np.ascontiguousarray(self._images["mode"])
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """(N,) uint64: where each image's region starts in the file."""
-        return np.ascontiguousarray(self._images["data_ptr"])
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """(N,) uint64: bytes of each image's region."""
-        assert self._trailer is not None  # without one they were looked up when the file was opened
-        return self._trailer.array("image_sizes", self.num_samples)
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """(N,) int64: labels, -1 where unknown."""
-        if self._label_column is None:
-            return np.full(self.num_samples, -1, np.int64)
-        labels = np.ascontiguousarray(self._parts.metadata[self._label_column])
-        if self.class_names is not None and len(labels):
-            low, high = int(labels.min()), int(labels.max())
-            if low < -1 or high >= len(self.class_names):
-                wrong = low if low < -1 else high
-                raise BetonError(f"{self.path} is damaged: label {wrong} with {len(self.class_names)} classes")
-        return labels
-
-    @cached_property
-    def ids(self) -> SampleIds:
-        """The samples' string ids (the row as a string where the file has none)."""
-        if self._trailer is None:
-            return SampleIds(self.num_samples)
-        offsets = self._trailer.array("id_offsets", self.num_samples + 1)
-        blob = self._trailer.section("id_blob")
-        if int(offsets[-1]) > blob.nbytes or np.any(offsets[1:] < offsets[:-1]):
-            raise BetonError(f"{self.path} is damaged: the offsets of its sample ids are out of order")
-        return SampleIds(self.num_samples, offsets, blob)
-
-    @cached_property
-    def keys(self) -> np.ndarray:
-        """(N,) uint64: xxh3-64 of each string id; the row where the file has no ids."""
-        if self._trailer is None:
-            return np.arange(self.num_samples, dtype=np.uint64)
-        return self._trailer.array("keys", self.num_samples)
-
-    @cached_property
-    def checksums(self) -> np.ndarray | None:
-        """(N,) uint64: xxh3-64 of each image's region; None where the file has none."""
-        return None if self._trailer is None else self._trailer.array("image_xxh3", self.num_samples)
-
-    @cached_property
-    def other_checksums(self) -> np.ndarray | None:
-        """(N,) uint64: xxh3-64 of each sample's regions but its image's; None where there are none, or no checksums."""
-        if self._trailer is None or "other_xxh3" not in self._trailer:
-            return None
-        return self._trailer.array("other_xxh3", self.num_samples)
-
-    @cached_property
-    def originals(self) -> np.ndarray | None:
-        """(N,) records of width, height and kind (of `original_kinds`) before conversion; None where not known."""
-        if self._trailer is None or "originals" not in self._trailer:
-            return None
-        data = self._trailer.section("originals")
-        if data.nbytes != self.num_samples * ORIGINAL.itemsize:
-            raise BetonError(f"{self.path} is damaged: its trailer section 'originals' has {data.nbytes} bytes")
-        return np.frombuffer(data, ORIGINAL)
-
-    def original(self, row: int) -> Original | None:
-        """What the image of `row` was before it was converted, None where the file does not tell."""
-        kinds = self.build_info.get("original_kinds")
-        if self.originals is None or not isinstance(kinds, list):
-            return None
-        width, height, kind = self.originals[row].tolist()
-        return Original(width, height, str(kinds[kind])) if width and kind < len(kinds) else None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """32 hexadecimal digits that depend on the samples' ids, labels, class names and image bytes.
-
-        In a file without checksums the allocation table and the metadata stand for the image bytes.
-        """
-        digest = xxhash.xxh3_128()
-        if self._trailer is None:
-            digest.update(self._parts.head)
-            digest.update(np.ascontiguousarray(self._parts.alloc).tobytes())
-        else:
-            digest.update(repr(self.class_names).encode("utf-8", "surrogateescape"))
-            for array in filter(
-                lambda array: array is not None, (self.keys, self.labels, self.checksums, self.other_checksums)
-            ):
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
 
     # ---- one sample --------------------------------------------------------------------------------------------
 
@@ -204,6 +71,56 @@ class BetonReader:
     def data(self) -> memoryview:
         """The mapped file, read-only."""
         return self._data
+
+    # ---- the random-access index of the JPEGs ------------------------------------------------------------------
+
+    @property
+    def indexed(self) -> bool:
+        """Whether any of the images has a random-access index."""
+        return self._indices is not None
+
+    @property
+    def index_where(self) -> Literal["inside", "sidecar"] | None:
+        """Where the indices lie: inside of the file, or in one beside it; None when there are none."""
+        return None if self._indices is None else self._indices.where
+
+    @cached_property
+    def index_sizes(self) -> np.ndarray:
+        """(N,) uint64: bytes of each image's index, 0 where it has none."""
+        return np.zeros(self.num_samples, np.uint64) if self._indices is None else self._indices.sizes
+
+    @property
+    def num_indexed(self) -> int:
+        """How many of the images have an index."""
+        return int(np.count_nonzero(self.index_sizes))
+
+    def index_regions(self, rows: np.ndarray) -> tuple[memoryview, np.ndarray, np.ndarray]:
+        """Where the indices of `rows` lie: the buffer, and in it (n,) int64 offsets, which are multiples of 8, and
+        (n,) int64 lengths in bytes; 0 for images without one and where the file's records cannot be right.
+
+        Only for files that are `indexed`.
+
+        Raises:
+            BetonError: the table of the indices is damaged.
+        """
+        assert self._indices is not None
+        offsets, sizes, sound = self.image_regions(rows)
+        ends = offsets.view(np.uint64) + sizes.view(np.uint64)
+        return self._indices.data, *index_regions(self._indices, rows, ends, sound)
+
+    def index_bytes(self, row: int) -> memoryview:
+        """The index of an image, 8 bytes an entry; empty where it has none.
+
+        Raises:
+            ImageError: its bytes are not those that were written.
+        """
+        if self._indices is None or not self.index_sizes[row]:
+            return memoryview(b"")
+        data, offsets, lengths = self.index_regions(np.array([row]))
+        index = data[int(offsets[0]) : int(offsets[0] + lengths[0])]
+        if not lengths[0] or checksum(index) != int(self._indices.checksums[row]):
+            raise self.image_error(row, "its random-access index is damaged: the checksum does not hold")
+        return index
 
     def image(self, row: int) -> np.ndarray:
         """Decode an image with Pillow, or view raw pixels in place.
@@ -328,13 +245,17 @@ class BetonReader:
                 raise BetonError(
                     f"{self.path} is damaged: its allocation table and its trailer disagree on image sizes"
                 )
+        if self._indices is not None:
+            self._check_indices(self._indices)
 
-    def close(self) -> None:
-        """Unmap the file; it stays mapped for as long as views into it are held elsewhere."""
-        for name in ("_parts", "_trailer", "_data"):
-            self.__dict__.pop(name, None)
-        with suppress(BufferError):
-            self._map.close()
+    def _check_indices(self, indices: Indices) -> None:
+        assert len(indices.sizes) == len(indices.checksums) == self.num_samples
+        for start in range(0, self.num_samples, layout.CHUNK):
+            rows = np.arange(start, min(start + layout.CHUNK, self.num_samples))
+            lost = (self.index_regions(rows)[2] == 0) & (indices.sizes[rows] > 0)
+            if lost.any():
+                row = start + int(np.argmax(lost))
+                raise BetonError(f"{self.path} is damaged: the index of row {row} cannot be where it should be")
 
     def __len__(self) -> int:
         return self.num_samples
@@ -349,37 +270,3 @@ class BetonReader:
 
     def __reduce__(self) -> tuple[type["BetonReader"], tuple[Path]]:
         return BetonReader, (self.path,)
-
-    # ---- checks ------------------------------------------------------------------------------------------------
-
-    @property
-    def num_bytes(self) -> int:
-        """Length of the file."""
-        return self._data.nbytes
-
-    @property
-    def has_images(self) -> bool:
-        return self._image_column is not None
-
-    @property
-    def has_trailer(self) -> bool:
-        """Whether the file holds ids, checksums and the like (FFCV's do not)."""
-        return self._trailer is not None
-
-    @property
-    def _images(self) -> np.ndarray:
-        """(N,) records of format.IMAGE."""
-        if self._image_column is None:
-            names = ", ".join(field.describe() for field in self.fields)
-            raise BetonError(f"{self.path} has no RGB image field, only: {names}")
-        return self._parts.metadata[self._image_column]
-
-    def _look_sizes_up(self) -> None:
-        """For a file without our trailer: find the images' sizes in its table, and check all records once."""
-        sizes = load_sizes(self.path, self.num_samples)
-        if sizes is None:
-            layout.refuse_filled_pages(self._parts, self._data, str(self.path))
-            sizes = layout.sizes_from_table(self._parts.alloc, self._images["data_ptr"], str(self.path))
-            layout.check_regions(self._parts, self._images, sizes, str(self.path))
-            store_sizes(self.path, sizes)
-        self.__dict__["sizes"] = sizes  # as the cached property would

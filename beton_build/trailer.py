@@ -13,6 +13,9 @@ where the directory lies. The directory and every section carry an xxh3-64 check
         keys        uint64 (N,): xxh3-64 of each id, the key of the loader's randomness
         image_sizes uint64 (N,): bytes of each sample's image region
         image_xxh3  uint64 (N,): xxh3-64 of each sample's image region
+        index_sizes uint64 (N,): bytes of the random-access index of each sample's image, which lies behind the image's
+                    region, from the next multiple of 8 on; 0 without one; where there are any
+        index_xxh3  uint64 (N,): xxh3-64 of each such index; where there are any
         other_xxh3  uint64 (N,): xxh3-64 of each sample's other regions, one after the other; where there are any
         originals   (N,) records: width, height (pixels) and kind, an index into the JSON section's "original_kinds", of
                     each image before it was converted; where they are known
@@ -94,11 +97,15 @@ def pack_trailer(sections: Mapping[str, Data], start: int, page_size: int) -> tu
 
 
 class Trailer:
-    """A trailer found in a file; sections are checked against their checksum when first asked for."""
+    """A trailer found in a file; sections are checked against their checksum when first asked for.
 
-    def __init__(self, name: str, sections: dict[str, tuple[memoryview, int]], start: int) -> None:
+    `digest` is the checksum of its directory, which holds those of all sections.
+    """
+
+    def __init__(self, name: str, sections: dict[str, tuple[memoryview, int]], start: int, digest: int) -> None:
         self.name = name
         self.start = start
+        self.digest = digest
         self._sections = sections
         self._checked: set[str] = set()
 
@@ -170,4 +177,4 @@ def find_trailer(data: memoryview, name: str, pages_start: int, pages_end: int) 
             raise BetonError(f"{name} is damaged: a section of its trailer lies outside of the file's pages")
         section = record["name"].tobytes().rstrip(b"\0").decode("ascii", "replace")
         sections[section] = (data[offset : offset + size], int(record["checksum"]))
-    return Trailer(name, sections, start)
+    return Trailer(name, sections, start, int(footer["checksum"]))

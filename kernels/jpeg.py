@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from fasttrain.kernels import jpeg_markers
@@ -60,11 +61,25 @@ def check_jpeg(data: Data) -> JpegFacts:
     Raises:
         ValueError: the stream is damaged or truncated, or no JPEG; the message is the reason.
     """
-    return _check_natively(data) if _native is not None else check_jpeg_reference(data)
+    return check_jpeg_reference(data) if _native is None else _facts(_native.check(data))
 
 
-def _check_natively(data: Data) -> JpegFacts:
-    found: dict[str, Any] = _native.check(data)
+def checked_index(data: Data) -> tuple[JpegFacts, np.ndarray | None]:
+    """`check_jpeg` and `kernels.indexed.index_jpeg` in one walk through the stream.
+
+    Returns:
+        What it is, and its random-access index, (entries,) uint64; None for images that have none.
+
+    Raises:
+        ValueError: the stream is damaged or truncated, or no JPEG; the message is the reason.
+    """
+    if _native is None:
+        return check_jpeg_reference(data), None
+    found = _native.check(data, with_index=True)
+    return _facts(found), found["index"]
+
+
+def _facts(found: dict[str, Any]) -> JpegFacts:
     frame = jpeg_markers.Frame(found["process"], found["precision"], found["width"], found["height"], found["factors"])
     return JpegFacts(
         length=found["length"],
@@ -115,3 +130,20 @@ def transcode_jpeg(data: Data, quality: int) -> bytes | None:
         ValueError: the stream is damaged.
     """
     return None if _native is None else _native.transcode(data, quality)
+
+
+def repack_jpeg(data: Data) -> bytes | None:
+    """Code a JPEG's coefficients anew, so that it can be indexed (`fasttrain.kernels.indexed`): a sequential one with
+    Huffman codes, a single scan and no restart markers, of the same pixels.
+
+    The application and comment segments stay as they are; what follows the end marker is no part of the image.
+
+    Returns:
+        The new stream; None where the extension was not built, and for streams that are of this kind already or cannot
+        be made so: other than 8 bits, two or four components, unusual sub-sampling, coefficients beyond what baseline
+        codes can say, progressive ones that leave some of their coefficients open, more than 178,956,970 pixels.
+
+    Raises:
+        ValueError: the stream is damaged or truncated, or no JPEG (see `check_jpeg`); the message is the reason.
+    """
+    return None if _native is None else _native.repack(data)

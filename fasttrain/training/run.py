@@ -299,6 +299,7 @@ class Trainer:
             seed=settings.seed,
             threads=settings.threads,
             decode=settings.decode,
+            index=settings.index,
             on_error=settings.on_error,
             indices=read_ids(Path(ids)) if ids is not None else None,
             **options,

@@ -96,6 +96,10 @@ bool run(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::uint8
       return false;
     }
     jpeg_read_coefficients(&decoder);
+    if (lacks_scan(decoder)) {
+      damage = kLacksScan;
+      return false;
+    }
   } else {
     walk_single_scan(decoder);
   }

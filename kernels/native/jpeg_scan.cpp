@@ -173,7 +173,10 @@ bool is_sequential(const jpeg_decompress_struct& decoder) {
          decoder.comps_in_scan == decoder.num_components && decoder.num_components <= 4 && in_order(decoder);
 }
 
+}  // namespace
+
 ScanShape shape_of(const jpeg_decompress_struct& decoder) {
+  if (decoder.num_components > 4) return {};
   int horizontal[4] = {}, vertical[4] = {};
   for (int i = 0; i < decoder.num_components; ++i) {
     horizontal[i] = decoder.comp_info[i].h_samp_factor;
@@ -182,8 +185,6 @@ ScanShape shape_of(const jpeg_decompress_struct& decoder) {
   const int width = static_cast<int>(decoder.image_width), height = static_cast<int>(decoder.image_height);
   return scan_shape(width, height, decoder.num_components, horizontal, vertical);
 }
-
-}  // namespace
 
 PlaneShape plane_shape(const jpeg_decompress_struct& decoder, int component) {
   int widest = 1, tallest = 1, columns = 1, rows = 1;

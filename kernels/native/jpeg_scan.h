@@ -44,6 +44,9 @@ struct PlaneShape {
 };
 PlaneShape plane_shape(const jpeg_decompress_struct& decoder, int component);
 
+// What an index would know of the image; no components where it knows nothing of its like. See scan_shape.
+ScanShape shape_of(const jpeg_decompress_struct& decoder);
+
 constexpr float kToInteger = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer
 
 // A coefficient on another scale, rounded and within what baseline Huffman codes can say.

@@ -85,4 +85,12 @@ bool may_hold_image(const jpeg_decompress_struct& decoder, std::size_t size) {
   return blocks / 8 <= size;
 }
 
+bool lacks_scan(const jpeg_decompress_struct& decoder) {
+  for (int i = 0; i < decoder.num_components; ++i) {
+    if (decoder.comp_info[i].quant_table == nullptr) return true;  // taken note of with a component's first scan
+    if (decoder.progressive_mode && decoder.coef_bits[i][0] < 0) return true;
+  }
+  return false;
+}
+
 }  // namespace fasttrain

@@ -40,4 +40,11 @@ void limit_scans(jpeg_decompress_struct& decoder, ErrorManager& errors);
 bool may_hold_image(const jpeg_decompress_struct& decoder, std::size_t size);
 constexpr const char* kTooShort = "it is truncated: it has fewer bits than its image has blocks";
 
+// Whether none of the scans had the means of one of the components, so that libjpeg makes them up. To be asked when all
+// scans have been read, by jpeg_read_coefficients.
+bool lacks_scan(const jpeg_decompress_struct& decoder);
+constexpr const char* kLacksScan = "it is truncated: a component has no scan";
+
+constexpr std::uint64_t kMaxPixels = 178'956'970;  // a header may claim any size; Pillow refuses what is beyond as well
+
 }  // namespace fasttrain

@@ -18,8 +18,6 @@
 namespace fasttrain {
 namespace {
 
-constexpr std::uint64_t kMaxPixels = 178'956'970;  // a header may claim any size; Pillow refuses what is beyond as well
-
 using Matrix = float[DCTSIZE][DCTSIZE];
 
 // Matrices that halve a signal of two blocks in the domain of its coefficients: if X1 and X2 are the DCT of 8 samples
@@ -209,6 +207,10 @@ bool Transcoder::read_by_libjpeg() {
   jpeg_decompress_struct& decoder = work_.decoder;
   const auto common = reinterpret_cast<j_common_ptr>(&decoder);
   jvirt_barray_ptr* arrays = jpeg_read_coefficients(&decoder);
+  if (lacks_scan(decoder)) {
+    work_.damage = kLacksScan;
+    return false;
+  }
   for (int i = 0; i < decoder.num_components; ++i) {
     const jpeg_component_info& info = decoder.comp_info[i];
     const float* ratios = work_.planes[i].ratios;

@@ -6,6 +6,7 @@
 #include "colour_module.h"
 #include "indexed_module.h"
 #include "jpeg_check.h"
+#include "jpeg_repack.h"
 #include "jpeg_session.h"
 #include "jpeg_transcode.h"
 #include "loading_module.h"
@@ -23,12 +24,13 @@ constexpr const char* kJpegLibrary = "libjpeg-turbo " FASTTRAIN_TEXT(LIBJPEG_TUR
 constexpr const char* kJpegLibrary = "libjpeg " FASTTRAIN_TEXT(JPEG_LIB_VERSION);
 #endif
 
-py::dict check(const py::buffer& buffer) {
+py::dict check(const py::buffer& buffer, bool with_index) {
   const fasttrain::BufferView view(buffer);
   fasttrain::JpegFacts facts;
+  fasttrain::ScanIndex index;
   {
     py::gil_scoped_release unlocked;
-    facts = fasttrain::check_jpeg(view.data(), view.size());
+    facts = fasttrain::check_jpeg(view.data(), view.size(), with_index ? &index : nullptr);
   }
   py::tuple factors(facts.components);
   for (int i = 0; i < facts.components; ++i) {
@@ -45,7 +47,13 @@ py::dict check(const py::buffer& buffer) {
   result["restarts"] = facts.restarts;
   result["has_metadata"] = facts.has_metadata;
   result["has_profile"] = facts.has_profile;
+  if (with_index) result["index"] = fasttrain::entries_of(index, view);
   return result;
+}
+
+py::object as_bytes(const std::optional<fasttrain::JpegStream>& stream) {
+  if (!stream) return py::none();
+  return py::bytes(reinterpret_cast<const char*>(stream->data.get()), stream->size);
 }
 
 py::object transcode(const py::buffer& buffer, int quality) {
@@ -55,8 +63,17 @@ py::object transcode(const py::buffer& buffer, int quality) {
     py::gil_scoped_release unlocked;
     stream = fasttrain::transcode_jpeg(view.data(), view.size(), quality);
   }
-  if (!stream) return py::none();
-  return py::bytes(reinterpret_cast<const char*>(stream->data.get()), stream->size);
+  return as_bytes(stream);
+}
+
+py::object repack(const py::buffer& buffer) {
+  const fasttrain::BufferView view(buffer);
+  std::optional<fasttrain::JpegStream> stream;
+  {
+    py::gil_scoped_release unlocked;
+    stream = fasttrain::repack_jpeg(view.data(), view.size());
+  }
+  return as_bytes(stream);
 }
 
 }  // namespace
@@ -71,8 +88,9 @@ PYBIND11_MODULE(_native, module) {
     }
   });
   module.attr("jpeg_library") = kJpegLibrary;
-  module.def("check", &check, py::arg("data"));
+  module.def("check", &check, py::arg("data"), py::arg("with_index") = false);
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
+  module.def("repack", &repack, py::arg("data"));
   fasttrain::bind_loading(module);
   fasttrain::bind_colour(module);
   fasttrain::bind_indexed(module);

@@ -22,6 +22,7 @@ from fasttrain.beton_build.sources import SampleList, read_source
 from fasttrain.beton_build.values import EncodedImage
 from fasttrain.beton_build.verify import verify
 from fasttrain.beton_build.writer import BetonWriter
+from fasttrain.kernels.jpeg import native_available
 
 # Where FFCV must be there, a missing one is a failure and not a skip.
 if importlib.util.find_spec("ffcv") is None and not os.environ.get("FASTTRAIN_REQUIRE_FFCV"):
@@ -98,6 +99,7 @@ def test_ffcv_reads_ours_image_for_image(samples: SampleList, tmp_path: Path, mo
     theirs = read_with_ffcv(path)
     assert [label for _, label in theirs] == samples.labels.tolist()
     with BetonReader(path) as reader:
+        assert reader.indexed == (mode != "raw" and native_available())  # which FFCV knows nothing of
         assert {"smart": {0, 1}, "proportion": {0, 1}, "raw": {1}}.get(mode, {0}) == set(reader.modes)
         for row, (pixels, _) in enumerate(theirs):
             ours = reader.image(row)
@@ -261,7 +263,8 @@ def test_ffcvs_loader_reads_pages_of_ours(tmp_path: Path, pixels: Pixels, encode
     with BetonWriter(path, len(images)) as writer:
         for row, image in enumerate(images):
             data, mode = (encoded(image, quality=95), 0) if row % 3 else (image.tobytes(), 1)
-            writer.add(f"{row}", [EncodedImage(data, mode, 1000, 800), row])
+            index = b"" if mode else bytes(8 * 500)  # where FFCV never looks
+            writer.add(f"{row}", [EncodedImage(data, mode, 1000, 800, index), row])
     with BetonReader(path) as reader:
         assert reader.page_size == 1 << 22  # it began at 2 MiB; a raw image takes 2.4 MB
         command = [sys.executable, "-c", LOADER_SCRIPT, str(path), str(tmp_path / "out.npz")]

@@ -7,7 +7,8 @@ import pytest
 
 from fasttrain.base.errors import ImageError
 from fasttrain.beton_build import format as fmt
-from fasttrain.beton_build import layout, reader, size_cache
+from fasttrain.beton_build import layout, size_cache
+from fasttrain.beton_build import opened as opening
 from fasttrain.beton_build.reader import BetonReader
 
 N = 300
@@ -66,6 +67,6 @@ def test_a_cache_that_cannot_be_written(foreign: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_cached_sizes_cannot_reach_beyond_the_file(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "load_sizes", lambda path, count: np.full(count, 2**40, np.uint64))
+    monkeypatch.setattr(opening, "load_sizes", lambda path, count: np.full(count, 2**40, np.uint64))
     with BetonReader(foreign) as opened, pytest.raises(ImageError, match="outside of the file's pages"):
         opened.image(0)

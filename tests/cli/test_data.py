@@ -1,14 +1,17 @@
 """`fasttrain build`, `info` and `verify` as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fasttrain.beton_build.reader import BetonReader
+from fasttrain.kernels.jpeg import native_available
 
 # What the console script does.
 COMMAND = [sys.executable, "-c", "from fasttrain.cli.app import main; main()"]
@@ -38,9 +41,15 @@ def test_the_way_of_a_data_set(colour_tree: Path, tmp_path: Path) -> None:
     shown = run_json("info", tmp_path / "c_val.beton")
     assert (shown["samples"], shown["classes"]) == (6, ["blue", "green", "red"])
     assert shown["fields"] == [{"name": "image", "type": "image"}, {"name": "label", "type": "int"}]
-    assert shown["complete"] is True and shown["indexed"] is False and shown["bytes"] > 0
+    assert shown["complete"] is True and shown["indexed"] is native_available() and shown["bytes"] > 0
 
-    assert run_json("verify", out) == {"samples": 18, "ok": True, "checksums": True, "bad": []}
+    assert run_json("verify", out) == {
+        "samples": 18,
+        "ok": True,
+        "checksums": True,
+        "indexed": 18 * native_available(),
+        "bad": [],
+    }
     assert "samples: 18" in run("info", out).stdout
 
 
@@ -166,3 +175,52 @@ def test_failures_are_one_sentence(colour_tree: Path, tmp_path: Path) -> None:
     run("build", colour_tree, out, "--force")
     out.write_bytes(b"nothing of the kind")
     assert "is not a .beton file" in run("verify", out, code=1).stderr
+
+
+@pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
+def test_the_index_inside_and_beside(colour_tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(colour_tree, tmp_path / "photos")
+    for name in ("red/1.jpg", "blue/2.jpg"):
+        path = tmp_path / "photos" / name
+        Image.open(path).save(path, progressive=name.startswith("red"), restart_marker_blocks=name.startswith("blue"))
+    inside, beside, packed = (tmp_path / f"{name}.beton" for name in ("inside", "beside", "packed"))
+    assert run_json("build", tmp_path / "photos", inside)["indexed"] == 22
+    without = {"progressive": 1, "restart markers": 1}
+    shown = run_json("info", inside)
+    assert shown["indexed"] is True
+    assert shown["index"]["images"] == 22 and shown["index"]["not"] == without and shown["index"]["where"] == "inside"
+    assert 0 < shown["index"]["share"] < 0.1 and shown["index"]["bytes"] > 0
+    assert "index: 22 of 24 JPEGs, " in run("info", inside).stdout
+    assert "indexed: 24" in run("build", tmp_path / "photos", packed, "--repack").stdout
+
+    assert run_json("build", tmp_path / "photos", beside, "--no-index")["indexed"] == 0
+    shown = run_json("info", beside)
+    assert shown["indexed"] is False and shown["index"]["not"] == {"jpeg": 24} and shown["index"]["where"] is None
+    made = run_json("index", beside, inside, "--workers", 2)
+    assert {**made, "images_per_s": 0, "bytes": 0, "image_bytes": 0} == {
+        "samples": 48,
+        "indexed": 44,
+        "not_indexed": dict.fromkeys(without, 2),
+        "bytes": 0,
+        "image_bytes": 0,
+        "images_per_s": 0,
+        "out": [f"{beside}.index"],
+    }
+    assert run_json("info", beside)["index"]["where"] == "sidecar"
+    assert run_json("verify", beside)["indexed"] == 22
+    again = run("index", beside)
+    assert "is there already" in again.stderr and "not_indexed: 1 progressive, 1 restart markers" in again.stdout
+    assert run_json("index", beside, "--force")["out"] == [f"{beside}.index"]
+
+    run("build", tmp_path / "photos", beside, "--no-index", "--force", "--quality", 90)
+    shown = run("info", beside, "--json")  # another file now: its JSON section tells of another quality
+    assert "was made of another beside.beton, so it is not used" in shown.stderr
+    assert json.loads(shown.stdout)["indexed"] is False
+    assert "give --force" in run("index", beside, code=1).stderr
+    with Path(f"{beside}.index").open("rb+") as file:
+        file.write(b"x")
+    assert "beside.beton.index is damaged" in run("info", beside, code=1).stderr
+    assert (
+        "keeps none"
+        in run("build", tmp_path / "photos", tmp_path / "x.beton", "--repack", "--mode", "raw", code=1).stderr
+    )

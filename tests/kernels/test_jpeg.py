@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fasttrain.kernels import jpeg, jpeg_markers
-from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, transcode_jpeg
+from fasttrain.kernels.indexed import index_jpeg
+from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, checked_index, repack_jpeg, transcode_jpeg
 
 if not jpeg.native_available() and os.environ.get("FASTTRAIN_REQUIRE_NATIVE"):
     raise ImportError("the native kernels were not built, but they must be here")
@@ -78,6 +79,51 @@ def test_sound_streams(check: Any, kind: dict[str, Any], size: tuple[int, int]) 
     assert facts.is_common
     assert not facts.has_metadata and not facts.has_profile
     assert check(data + b"trailing \xff\xd9 garbage").length == len(data)
+
+
+@needs_native
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_check_and_the_index_in_one_walk(kind: dict[str, Any], size: tuple[int, int]) -> None:
+    data = encode(picture(*size), **kind)
+    facts, index = checked_index(data)
+    assert facts == check_jpeg(data)
+    expected = index_jpeg(data)
+    assert (index is None) == (expected is None)
+    assert index is None or np.array_equal(index, np.asarray(expected))
+    if index is None:
+        assert jpeg_markers.index_obstacle(data) in ("progressive", "restart markers")
+    with pytest.raises(ValueError, match="truncated"):
+        checked_index(data[:-2])
+
+
+@needs_native
+def test_a_stream_that_the_reader_does_not_take_gets_no_index() -> None:
+    """It knows fewer markers than libjpeg: here one of arithmetic codes, in a stream without any."""
+    data = encode(picture(64, 48))
+    marker = b"\xff\xcc\x00\x04\x00\x10"
+    assert checked_index(data[:2] + marker + data[2:])[1] is None
+    assert checked_index(data)[1] is not None
+
+
+def test_what_stands_in_the_way_of_an_index() -> None:
+    grey = picture(40, 30).convert("L")
+    cases = {
+        "progressive": encode(picture(40, 30), progressive=True),
+        "restart markers": encode(picture(40, 30), restart_marker_rows=1),
+        "CMYK": encode(picture(40, 30).convert("CMYK")),
+        "damaged": b"no JPEG",
+    }
+    for obstacle, data in cases.items():
+        assert jpeg_markers.index_obstacle(data) == obstacle
+    assert jpeg_markers.index_obstacle(encode(picture(40, 30))) is None
+    assert jpeg_markers.index_obstacle(encode(grey)) is None
+
+
+def test_without_the_kernels_there_is_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "_native", None)
+    data = encode(picture(40, 30))
+    assert jpeg.checked_index(data) == (check_jpeg_reference(data), None)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -214,7 +260,7 @@ def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) ->
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, before[1]))
     try:
-        for job in (check_jpeg, partial(transcode_jpeg, quality=90)):
+        for job in (check_jpeg, repack_jpeg, partial(transcode_jpeg, quality=90)):
             with pytest.raises(ValueError, match=r"truncated|damaged"):
                 job(data)
     finally:
@@ -224,15 +270,15 @@ def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) ->
 STARVED = """
 import sys, resource
 from pathlib import Path
-from fasttrain.kernels.jpeg import check_jpeg, transcode_jpeg
+from fasttrain.kernels.jpeg import check_jpeg, repack_jpeg, transcode_jpeg
 data = Path(sys.argv[1]).read_bytes()
-check_jpeg(data), transcode_jpeg(data, 100)  # each thread's tables are made once
+check_jpeg(data), transcode_jpeg(data, 100), repack_jpeg(data)  # each thread's tables are made once
 raised = 0
 for spare in range(0, 20_000_000, 250_000):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
     try:
-        check_jpeg(data), transcode_jpeg(data, 100)
+        check_jpeg(data), transcode_jpeg(data, 100), repack_jpeg(data)
     except (MemoryError, ValueError):
         raised += 1
 print(raised)
@@ -241,7 +287,7 @@ print(raised)
 
 @needs_native
 @needs_memory_figures
-@pytest.mark.parametrize("kind", [{}, {"progressive": True}])
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
 def test_memory_that_runs_out_is_an_error_and_nothing_else(tmp_path: Path, kind: dict[str, Any]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
     path = tmp_path / "noise.jpg"
@@ -257,7 +303,7 @@ def test_scans_without_end_are_refused() -> None:
     data = encode(Image.new("RGB", (64, 48), "grey"), progressive=True)  # without details to refine again
     last = data[data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda")) : -2]
     assert check_jpeg(data[:-2] + last * 50 + data[-2:]).length == len(data) + 50 * len(last)
-    for job in (check_jpeg, partial(transcode_jpeg, quality=90)):
+    for job in (check_jpeg, repack_jpeg, partial(transcode_jpeg, quality=90)):
         with pytest.raises(ValueError, match="scans"):
             job(data[:-2] + last * 200 + data[-2:])
 
