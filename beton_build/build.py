@@ -234,7 +234,7 @@ def _is_complete(plan: BuildPlan) -> bool:
 
 
 def _measure_outs(plan: BuildPlan, report: BuildReport) -> None:
-    report.samples, report.bytes = plan.measure(0)
+    report.samples, report.bytes, report.indexed = plan.measure(0)
     if len(plan.outs) > 1:
-        samples, size = plan.measure(1)
-        report.val = {"out": str(plan.outs[1]), "samples": samples, "bytes": size}
+        samples, size, indexed = plan.measure(1)
+        report.val = {"out": str(plan.outs[1]), "samples": samples, "bytes": size, "indexed": indexed}

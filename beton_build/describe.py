@@ -1,12 +1,15 @@
 """What `fasttrain info` tells about a `.beton`."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from fasttrain.beton_build.format import MODE_JPG, MODE_RAW
 from fasttrain.beton_build.reader import BetonReader
+from fasttrain.kernels.jpeg_markers import index_obstacle
 
+MAX_LOOKED_INTO = 10_000  # streams that are looked into for why they have no index
 _TOLD_ELSEWHERE = {"class_names", "original_kinds"}
 
 
@@ -26,6 +29,7 @@ def describe(reader: BetonReader) -> dict[str, Any]:
         "page_size": reader.page_size,
         "complete": True,  # an incomplete file cannot be opened
         "indexed": reader.indexed,
+        "index": _index(reader),
         "has_ids": reader.has_trailer,
         "fingerprint": reader.fingerprint,
         "build": {key: value for key, value in reader.build_info.items() if key not in _TOLD_ELSEWHERE},
@@ -42,6 +46,32 @@ def _images(reader: BetonReader) -> dict[str, Any]:
         "width": _spread(reader.widths),
         "height": _spread(reader.heights),
     }
+
+
+def _index(reader: BetonReader) -> dict[str, Any]:
+    """How many images have a random-access index, why the others have none, and what it takes."""
+    if not reader.has_images:
+        return {"images": 0, "not": {}, "bytes": 0, "share": 0.0, "where": None}
+    size, of = int(reader.index_sizes.sum()), int(reader.sizes.sum())
+    return {
+        "images": reader.num_indexed,
+        "not": _not_indexed(reader),
+        "bytes": size,
+        "share": round(size / of, 6) if of else 0.0,
+        "where": reader.index_where,
+    }
+
+
+def _not_indexed(reader: BetonReader) -> dict[str, int]:
+    """How many images have no index, by the reason. The streams are looked into where that takes no time."""
+    raw = int(np.count_nonzero(reader.modes == MODE_RAW))
+    rows = np.flatnonzero((reader.modes == MODE_JPG) & (reader.index_sizes == 0))
+    counts = Counter({"raw": raw} if raw else {})
+    if not reader.indexed or len(rows) > MAX_LOOKED_INTO:
+        counts.update({"jpeg": len(rows)} if len(rows) else {})
+        return dict(counts)
+    counts.update(index_obstacle(reader.image_bytes(row)) or "not indexed yet" for row in rows.tolist())
+    return dict(counts)
 
 
 def _original_kinds(reader: BetonReader) -> dict[str, int]:

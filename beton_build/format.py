@@ -24,6 +24,7 @@ VERSION = 2
 MIN_PAGE_SIZE = 1 << 21
 MAX_PAGE_SIZE = 1 << 31  # the header's field is 32 bits wide and FFCV wants a power of two
 DEFAULT_PAGE_SIZE = 1 << 23  # FFCV's own default
+INDEX_ALIGNMENT = 8  # start of a random-access index behind its image; FFCV never looks there
 REGION_ALIGNMENT = 64  # start of every region inside its page: raw pixels can be loaded as whole vectors
 MAX_SIDE = 65_535  # image sides are stored in 16 bits
 
@@ -141,6 +142,11 @@ IMAGE_AND_LABEL = (FieldSpec("image", IMAGE_FIELD), FieldSpec("label", INT_FIELD
 def round_up(value: int, step: int) -> int:
     """The smallest multiple of `step` that is not below `value`."""
     return -(-value // step) * step
+
+
+def index_place(offset: int, size: int) -> int:
+    """Where the random-access index of the image of `size` bytes at `offset` lies."""
+    return round_up(offset + size, INDEX_ALIGNMENT)
 
 
 def is_page_size(value: int) -> bool:

@@ -4,8 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fasttrain.base.console import progress
 from fasttrain.base.errors import SourceError
@@ -96,11 +97,15 @@ def _refuse_duplicates(ids: Sequence[Sequence[str]]) -> None:
 
 
 def _values(reader: BetonReader, row: int) -> list[Value]:
-    """All values of a sample, the bytes of its image compared with their checksum."""
+    """All values of a sample, the bytes of its first image and of its index compared with their checksums."""
     values = [reader.value(row, field.name) for field in reader.fields]
-    image = next((value for value in values if isinstance(value, EncodedImage)), None)
-    if image is not None and reader.checksums is not None and checksum(image.data) != int(reader.checksums[row]):
+    column = next((i for i, value in enumerate(values) if isinstance(value, EncodedImage)), None)
+    if column is None:
+        return values
+    image = cast(EncodedImage, values[column])
+    if reader.checksums is not None and checksum(image.data) != int(reader.checksums[row]):
         raise reader.image_error(row, "its bytes are not those that were written: the checksum does not hold")
+    values[column] = replace(image, index=reader.index_bytes(row))
     return values
 
 

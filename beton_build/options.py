@@ -18,6 +18,8 @@ class BuildOptions(Settings):
     Attributes:
         shard: (i, n): only the i-th of n parts of the list, counted from 0.
         format: one `.beton` file, or a folder of WebDataset tar archives with DALI's index files.
+        index: store a random-access index beside each JPEG that can have one (in a `.beton`).
+        repack: code JPEGs that would be kept and cannot have such an index so that they can, without loss.
         tar_bytes: size at which a tar archive is ended and the next one begun.
         resume: go on with a build that was interrupted.
         force: replace files that exist.
@@ -29,6 +31,8 @@ class BuildOptions(Settings):
     min_resolution: int | None = Field(default=None, ge=1)
     smart_threshold: int = Field(default=DEFAULT_SMART_THRESHOLD, ge=0)
     compress_probability: float = Field(default=0.5, ge=0, le=1)
+    index: bool = True
+    repack: bool = False
     format: Format = "beton"
     tar_bytes: int = Field(default=256 << 20, ge=1)
     workers: int | None = Field(default=None, ge=1)

@@ -87,6 +87,8 @@ class BuildPlan:
             raise SourceError("a file for validation was named, but no fraction: give --val-fraction as well")
         if options.format == "webdataset" and options.mode not in ("keep", "jpg"):
             raise SourceError(f"WebDataset archives hold image files: choose --mode keep or jpg, not {options.mode}")
+        if options.repack:
+            _check_repacking(options)
         rows = np.arange(len(samples)) if options.shard is None else shard_rows(len(samples), *options.shard)
         extra = [field_of(name, values) for name, values in samples.columns.items()]
         return cls(samples, options, outs, rows, part, extra)
@@ -133,6 +135,8 @@ class BuildPlan:
             max_resolution=options.max_resolution,
             min_resolution=options.min_resolution,
             smart_threshold=options.smart_threshold,
+            index=options.index and options.format == "beton",
+            repack=options.repack,
         )
 
     def extra_values(self, row: int) -> list[Value]:
@@ -169,13 +173,13 @@ class BuildPlan:
         publish_now = publish_folder if self.options.format == "webdataset" else publish
         publish_now(self.part_file(part), self.outs[part])
 
-    def measure(self, part: int) -> tuple[int, int]:
-        """Samples and bytes of a published output."""
+    def measure(self, part: int) -> tuple[int, int, int]:
+        """Samples, bytes and indexed images of a published output."""
         out = self.outs[part]
         if self.options.format == "webdataset":
-            return read_description(out)["samples"], sum(file.stat().st_size for file in out.iterdir())
+            return read_description(out)["samples"], sum(file.stat().st_size for file in out.iterdir()), 0
         with BetonReader(out) as reader:
-            return reader.num_samples, reader.num_bytes
+            return reader.num_samples, reader.num_bytes, reader.num_indexed
 
     def is_made(self) -> bool:
         """Whether the outputs that exist were made by a build of these samples with these options."""
@@ -219,6 +223,16 @@ class BuildPlan:
         some = rows[:: max(1, len(rows) // 1000)].tolist()
         sizes = [stored_bytes(self.samples.origins[row]) for row in some]
         return int(sum(sizes) / max(1, len(some)) * len(rows))
+
+
+def _check_repacking(options: BuildOptions) -> None:
+    if options.mode in ("jpg", "raw"):
+        raise SourceError(f"--repack is about JPEGs that are kept, and --mode {options.mode} keeps none")
+    if not native_available():
+        raise SourceError(
+            "--repack needs the native kernels, which were not built here; install a C++ compiler and libjpeg's "
+            "headers, then fasttrain again"
+        )
 
 
 def _encoder() -> str:

@@ -1,6 +1,6 @@
 """Brings one image into the form in which it is stored: its own bytes where they fit, a new JPEG, or pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Literal
 
@@ -10,7 +10,7 @@ from fasttrain.beton_build import images
 from fasttrain.beton_build.format import MAX_SIDE, MODE_JPG, MODE_RAW
 from fasttrain.beton_build.records import Original
 from fasttrain.beton_build.values import EncodedImage
-from fasttrain.kernels.jpeg import JpegFacts, check_jpeg, transcode_jpeg
+from fasttrain.kernels.jpeg import JpegFacts, check_jpeg, checked_index, repack_jpeg, transcode_jpeg
 from fasttrain.kernels.jpeg_markers import read_header
 
 DEFAULT_QUALITY = 95
@@ -29,6 +29,8 @@ class Form:
         max_resolution: longest side in pixels; larger images are shrunk.
         min_resolution: shorter side in pixels; images whose shorter side is longer are shrunk to it.
         smart_threshold: bytes of pixels.
+        index: whether JPEGs get a random-access index.
+        repack: whether JPEGs that would be kept and cannot have such an index are coded so that they can, without loss.
     """
 
     mode: Literal["keep", "jpg", "raw", "smart"] = "keep"
@@ -36,6 +38,8 @@ class Form:
     max_resolution: int | None = None
     min_resolution: int | None = None
     smart_threshold: int = DEFAULT_SMART_THRESHOLD
+    index: bool = False
+    repack: bool = False
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """`size` (width, height) shrunk as the form wants it; never enlarged, no side under 1."""
@@ -53,8 +57,8 @@ class Prepared:
     """An image ready to be stored.
 
     Attributes:
-        changes: what was done to it, for counting: "kept", "re-encoded", "as pixels", "rotated", "resized",
-            "from MODE", "colour profile ignored", "first picture of several", "bytes after the end dropped".
+        changes: what was done to it, for counting: "kept", "re-packed", "re-encoded", "as pixels", "rotated",
+            "resized", "from MODE", "colour profile ignored", "first picture of several", "bytes after the end dropped".
         original: what it was before.
     """
 
@@ -79,12 +83,12 @@ def prepare(source: bytes | EncodedImage, form: Form) -> Prepared:
             return _stored_anew(image, form, [])
     if form.mode == "jpg" and (prepared := _transcoded(source, form)) is not None:
         return prepared
-    facts = check_jpeg(source)
+    facts, index = _checked(source, form)
     changes = []
     if facts.length < len(source):
         source = source[: facts.length]
         changes.append("bytes after the end dropped")
-    return _from_jpeg(source, facts, form, changes)
+    return _from_jpeg(source, facts, index, form, changes)
 
 
 def _transcoded(data: bytes, form: Form) -> Prepared | None:
@@ -96,7 +100,21 @@ def _transcoded(data: bytes, form: Form) -> Prepared | None:
     if min(size) == 0 or form.fitted(size) != size or (stream := transcode_jpeg(data, form.quality)) is None:
         return None
     changes = ("re-encoded", *["colour profile ignored"] * header.has_profile)
-    return Prepared(EncodedImage(stream, MODE_JPG, *size), changes, _plain_jpeg(size, len(header.frame.factors)))
+    return Prepared(_new_jpeg(stream, size, form), changes, _plain_jpeg(size, len(header.frame.factors)))
+
+
+def _checked(data: bytes, form: Form) -> tuple[JpegFacts, bytes]:
+    """`check_jpeg`, and on the same way the random-access index of a stream that may be kept; empty without one."""
+    if not form.index or form.mode not in ("keep", "smart"):
+        return check_jpeg(data), b""
+    facts, index = checked_index(data)
+    return facts, b"" if index is None else index.tobytes()
+
+
+def _new_jpeg(stream: bytes, size: tuple[int, int], form: Form) -> EncodedImage:
+    """A stream that was made here, with its random-access index."""
+    index = checked_index(stream)[1] if form.index else None
+    return EncodedImage(stream, MODE_JPG, *size, b"" if index is None else index.tobytes())
 
 
 def _plain_jpeg(size: tuple[int, int], components: int) -> Original:
@@ -104,32 +122,39 @@ def _plain_jpeg(size: tuple[int, int], components: int) -> Original:
     return Original(*size, f"JPEG {'L' if components == 1 else 'RGB'}")
 
 
-def _from_jpeg(data: bytes, facts: JpegFacts, form: Form, changes: list[str]) -> Prepared:
+def _kept(stored: EncodedImage, form: Form, changes: list[str], original: Original) -> Prepared:
+    """A JPEG of which every coefficient stays."""
+    if form.repack and not stored.index and (stream := repack_jpeg(stored.data)) is not None:
+        packed = _new_jpeg(stream, (stored.width, stored.height), form)
+        return Prepared(packed, ("re-packed", *changes), original)
+    return Prepared(stored, ("kept", *changes), original)
+
+
+def _from_jpeg(data: bytes, facts: JpegFacts, index: bytes, form: Form, changes: list[str]) -> Prepared:
     size = (facts.width, facts.height)
+    stored = EncodedImage(data, MODE_JPG, *size, index)
     stays = facts.is_common and form.fitted(size) == size and not form.as_pixels(size)
     if stays and not facts.has_metadata and form.mode != "jpg":
         # The usual case, without a look into the file by Pillow, which takes as long as reading it.
         changes += ["colour profile ignored"] * facts.has_profile
-        return Prepared(EncodedImage(data, MODE_JPG, *size), ("kept", *changes), _plain_jpeg(size, facts.components))
+        return _kept(stored, form, changes, _plain_jpeg(size, facts.components))
     with images.opened(data) as image:
         changes += _notes(image)
         if stays and images.orientation(image) == 1:
-            prepared = _same_size_jpeg(data, form, size, changes, _original(image))
+            prepared = _same_size_jpeg(stored, form, changes, _original(image))
             if prepared is not None:
                 return prepared
         return _stored_anew(image, form, changes)
 
 
-def _same_size_jpeg(
-    data: bytes, form: Form, size: tuple[int, int], changes: list[str], original: Original
-) -> Prepared | None:
+def _same_size_jpeg(stored: EncodedImage, form: Form, changes: list[str], original: Original) -> Prepared | None:
     """A JPEG that needs no rotation and no resizing: kept, or re-encoded without the way over RGB pixels."""
     if form.mode != "jpg":
-        return Prepared(EncodedImage(data, MODE_JPG, *size), ("kept", *changes), original)
-    stream = transcode_jpeg(data, form.quality)
+        return _kept(stored, form, changes, original)
+    stream = transcode_jpeg(stored.data, form.quality)
     if stream is None:
         return None
-    return Prepared(EncodedImage(stream, MODE_JPG, *size), ("re-encoded", *changes), original)
+    return Prepared(_new_jpeg(stream, (stored.width, stored.height), form), ("re-encoded", *changes), original)
 
 
 def _stored_anew(image: Image.Image, form: Form, changes: list[str]) -> Prepared:
@@ -150,18 +175,18 @@ def _stored_anew(image: Image.Image, form: Form, changes: list[str]) -> Prepared
     as_pixels = form.as_pixels(wanted)
     done = ["as pixels" if as_pixels else "re-encoded"]
     done += ["rotated"] * (not upright) + ["resized"] * resizes + [f"from {mode}"] * (mode != "RGB")
-    return Prepared(_encoded(pixels, as_pixels, form.quality, grey=mode == "L"), (*done, *notes), original)
+    return Prepared(_encoded(pixels, as_pixels, form, grey=mode == "L"), (*done, *notes), original)
 
 
-def _encoded(pixels: Image.Image, as_pixels: bool, quality: int, grey: bool) -> EncodedImage:
+def _encoded(pixels: Image.Image, as_pixels: bool, form: Form, grey: bool) -> EncodedImage:
     if as_pixels:
         return EncodedImage(pixels.tobytes(), MODE_RAW, pixels.width, pixels.height)
     stream = BytesIO()
     if grey:
-        pixels.convert("L").save(stream, "JPEG", quality=quality)
+        pixels.convert("L").save(stream, "JPEG", quality=form.quality)
     else:
-        pixels.save(stream, "JPEG", quality=quality, subsampling="4:2:0")
-    return EncodedImage(stream.getvalue(), MODE_JPG, pixels.width, pixels.height)
+        pixels.save(stream, "JPEG", quality=form.quality, subsampling="4:2:0")
+    return _new_jpeg(stream.getvalue(), pixels.size, form)
 
 
 def _from_stored(stored: EncodedImage, form: Form) -> Prepared:
@@ -174,14 +199,14 @@ def _from_stored(stored: EncodedImage, form: Form) -> Prepared:
             return Prepared(stored, ("kept",), original)
         return _stored_anew(Image.frombytes("RGB", size, stored.data), form, [])
     data = bytes(stored.data)
-    facts = check_jpeg(data)
+    facts, index = _checked(data, form)
     if (facts.width, facts.height) != size:
         raise ValueError(f"the stream is {facts.width}x{facts.height}, the file says {size[0]}x{size[1]}")
     if keeps and not form.as_pixels(size) and form.mode != "jpg":
-        return Prepared(stored, ("kept",), Original(*size, "JPEG"))
+        return _kept(replace(stored, index=index), form, [], Original(*size, "JPEG"))
     with images.opened(data) as image:
         image.getexif().clear()  # what another `.beton` stores is upright, whatever a left-over tag says
-        prepared = _same_size_jpeg(data, form, size, [], _original(image)) if keeps and form.mode == "jpg" else None
+        prepared = _same_size_jpeg(stored, form, [], _original(image)) if keeps and form.mode == "jpg" else None
         return prepared or _stored_anew(image, form, [])
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
@@ -15,9 +15,11 @@ from fasttrain.base.errors import BetonError, ImageError
 from fasttrain.beton_build import layout
 from fasttrain.beton_build.format import IMAGE_FIELD, INT_FIELD, MODE_RAW, FieldSpec
 from fasttrain.beton_build.ids import SampleIds
+from fasttrain.beton_build.indices import SIZES as INDEX_SIZES
+from fasttrain.beton_build.indices import Indices, InnerIndices, index_regions
 from fasttrain.beton_build.records import ORIGINAL, Original
 from fasttrain.beton_build.size_cache import load_sizes, store_sizes
-from fasttrain.beton_build.trailer import Trailer
+from fasttrain.beton_build.trailer import Trailer, checksum
 from fasttrain.beton_build.values import EncodedImage, decode_region, span_of
 
 
@@ -40,8 +42,6 @@ class BetonReader:
         BetonError: no such file, not a `.beton`, damaged, cut short, never completed, or of another version.
     """
 
-    indexed = False  # whether the file holds a random-access index of its JPEG streams
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._map = layout.map_file(self.path)
@@ -59,9 +59,17 @@ class BetonReader:
             self.class_names: list[str] | None = self.build_info.get("class_names")
             if self._trailer is None and self._image_column is not None:
                 self._look_sizes_up()
+            self._indices = self._find_indices()
         except BaseException:
             self.close()
             raise
+
+    def _find_indices(self) -> Indices | None:
+        if self._image_column is None:
+            return None
+        if self._trailer is not None and INDEX_SIZES in self._trailer:
+            return InnerIndices(self._trailer, self.num_samples, self._data)
+        return None
 
     def _first_field(self, type_id: int) -> str | None:
         return next((f"f{index}" for index, field in enumerate(self.fields) if field.type_id == type_id), None)
@@ -205,6 +213,56 @@ class BetonReader:
         """The mapped file, read-only."""
         return self._data
 
+    # ---- the random-access index of the JPEGs ------------------------------------------------------------------
+
+    @property
+    def indexed(self) -> bool:
+        """Whether any of the images has a random-access index."""
+        return self._indices is not None
+
+    @property
+    def index_where(self) -> Literal["inside", "sidecar"] | None:
+        """Where the indices lie: inside of the file, or in one beside it; None when there are none."""
+        return None if self._indices is None else self._indices.where
+
+    @cached_property
+    def index_sizes(self) -> np.ndarray:
+        """(N,) uint64: bytes of each image's index, 0 where it has none."""
+        return np.zeros(self.num_samples, np.uint64) if self._indices is None else self._indices.sizes
+
+    @property
+    def num_indexed(self) -> int:
+        """How many of the images have an index."""
+        return int(np.count_nonzero(self.index_sizes))
+
+    def index_regions(self, rows: np.ndarray) -> tuple[memoryview, np.ndarray, np.ndarray]:
+        """Where the indices of `rows` lie: the buffer, and in it (n,) int64 offsets, which are multiples of 8, and
+        (n,) int64 lengths in bytes; 0 for images without one and where the file's records cannot be right.
+
+        Only for files that are `indexed`.
+
+        Raises:
+            BetonError: the table of the indices is damaged.
+        """
+        assert self._indices is not None
+        offsets, sizes, sound = self.image_regions(rows)
+        ends = offsets.view(np.uint64) + sizes.view(np.uint64)
+        return self._indices.data, *index_regions(self._indices, rows, ends, sound)
+
+    def index_bytes(self, row: int) -> memoryview:
+        """The index of an image, 8 bytes an entry; empty where it has none.
+
+        Raises:
+            ImageError: its bytes are not those that were written.
+        """
+        if self._indices is None or not self.index_sizes[row]:
+            return memoryview(b"")
+        data, offsets, lengths = self.index_regions(np.array([row]))
+        index = data[int(offsets[0]) : int(offsets[0] + lengths[0])]
+        if not lengths[0] or checksum(index) != int(self._indices.checksums[row]):
+            raise self.image_error(row, "its random-access index is damaged: the checksum does not hold")
+        return index
+
     def image(self, row: int) -> np.ndarray:
         """Decode an image with Pillow, or view raw pixels in place.
 
@@ -331,7 +389,7 @@ class BetonReader:
 
     def close(self) -> None:
         """Unmap the file; it stays mapped for as long as views into it are held elsewhere."""
-        for name in ("_parts", "_trailer", "_data"):
+        for name in ("_parts", "_trailer", "_data", "_indices"):
             self.__dict__.pop(name, None)
         with suppress(BufferError):
             self._map.close()

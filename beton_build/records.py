@@ -33,6 +33,7 @@ class SampleRecords:
         metadata: (capacity,) records of format.metadata_dtype.
         alloc: (capacity, regions a sample) records of format.ALLOC.
         sizes, checksums: (capacity,) uint64: bytes and xxh3-64 of each sample's first image.
+        index_sizes, index_checksums: the same of the random-access index of that image; size 0 without one.
         other_checksums: (capacity,) uint64: xxh3-64 of all its other regions together.
         originals: (capacity,) records of `ORIGINAL`; kind indexes `kinds`.
     """
@@ -44,6 +45,8 @@ class SampleRecords:
         self.alloc = np.zeros((capacity, regions), fmt.ALLOC)
         self.sizes = np.zeros(capacity, "<u8")
         self.checksums = np.zeros(capacity, "<u8")
+        self.index_sizes = np.zeros(capacity, "<u8")
+        self.index_checksums = np.zeros(capacity, "<u8")
         self.other_checksums = np.zeros(capacity, "<u8")
         self.originals = np.zeros(capacity, ORIGINAL)
         self.kinds: list[str] = []
@@ -105,6 +108,8 @@ class SampleRecords:
             self.alloc,
             self.sizes,
             self.checksums,
+            self.index_sizes,
+            self.index_checksums,
             self.other_checksums,
             self.originals,
             self._id_ends,

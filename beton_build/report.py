@@ -32,18 +32,20 @@ class BuildReport:
     Attributes:
         out: the file (or folder of tar archives) that was written.
         samples, bytes: of `out`.
+        indexed: how many of the samples have a random-access index.
         classes: number of class names.
         skipped: the images that were left out.
         skipped_list: table ``id,path,error`` of them; None when there are none.
         changes: how many images were kept, re-encoded, rotated, …
         ignored: files in folders that are no images.
-        val: {out, samples, bytes} of the validation part, if there is one.
+        val: {out, samples, bytes, indexed} of the validation part, if there is one.
     """
 
     out: Path
     samples: int = 0
     classes: int = 0
     bytes: int = 0
+    indexed: int = 0
     skipped: list[ImageError] = field(default_factory=list)
     skipped_list: Path | None = None
     images_per_s: float = 0.0
@@ -58,6 +60,7 @@ class BuildReport:
             "samples": self.samples,
             "classes": self.classes,
             "bytes": self.bytes,
+            "indexed": self.indexed,
             "val": self.val,
             "skipped": [{"id": error.sample_id, "path": error.path, "error": error.reason} for error in self.skipped],
             "skipped_list": None if self.skipped_list is None else str(self.skipped_list),

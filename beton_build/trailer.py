@@ -13,6 +13,9 @@ where the directory lies. The directory and every section carry an xxh3-64 check
         keys        uint64 (N,): xxh3-64 of each id, the key of the loader's randomness
         image_sizes uint64 (N,): bytes of each sample's image region
         image_xxh3  uint64 (N,): xxh3-64 of each sample's image region
+        index_sizes uint64 (N,): bytes of the random-access index of each sample's image, which lies behind the image's
+                    region, from the next multiple of 8 on; 0 without one; where there are any
+        index_xxh3  uint64 (N,): xxh3-64 of each such index; where there are any
         other_xxh3  uint64 (N,): xxh3-64 of each sample's other regions, one after the other; where there are any
         originals   (N,) records: width, height (pixels) and kind, an index into the JSON section's "original_kinds", of
                     each image before it was converted; where they are known

@@ -13,12 +13,16 @@ from fasttrain.beton_build.trailer import Data
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image as it is stored: a JPEG stream (mode 0), or raw (height, width, 3) uint8 RGB pixels (mode 1)."""
+    """An image as it is stored: a JPEG stream (mode 0), or raw (height, width, 3) uint8 RGB pixels (mode 1).
+
+    `index` is the random-access index of a JPEG, 8 bytes an entry; empty without one.
+    """
 
     data: Data
     mode: int
     width: int
     height: int
+    index: Data = b""
 
 
 # What a field takes: image, int, float, bytes, ndarray (array and tensor fields), or any JSON value.

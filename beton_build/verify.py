@@ -14,7 +14,7 @@ from fasttrain.beton_build.format import MODE_JPG
 from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import checksum
-from fasttrain.kernels.jpeg import check_jpeg
+from fasttrain.kernels.jpeg import checked_index, native_available
 
 
 @dataclass
@@ -23,6 +23,7 @@ class VerifyReport:
 
     samples: int
     checksums: bool  # whether the file has checksums (FFCV's have none)
+    indexed: int = 0  # images whose random-access index was compared with a new one
     bad: list[ImageError] = field(default_factory=list)
 
     @property
@@ -35,19 +36,20 @@ class VerifyReport:
             "samples": self.samples,
             "ok": self.ok,
             "checksums": self.checksums,
+            "indexed": self.indexed,
             "bad": [{"id": error.sample_id, "path": error.path, "error": error.reason} for error in self.bad],
         }
 
 
 def verify(path: Path, workers: int | None = None) -> VerifyReport:
-    """Check the structure of a file and the checksum of every sample, and decode every image.
+    """Check the structure of a file and the checksum of every sample, decode every image, and make every index anew.
 
     Raises:
         BetonError: the file's structure is damaged, so that its images cannot be looked at.
     """
     with BetonReader(path) as reader:
         reader.check_structure()
-        report = VerifyReport(reader.num_samples, reader.checksums is not None)
+        report = VerifyReport(reader.num_samples, reader.checksums is not None, reader.num_indexed)
         check = partial(_check_one, reader)
         with progress("verify", reader.num_samples) as bar:
             for outcome in ordered_map(check, range(reader.num_samples), workers or default_threads(), "verify"):
@@ -76,9 +78,12 @@ def _check_image(reader: BetonReader, row: int) -> None:
     reader.image(row)
     if reader.modes[row] == MODE_JPG:
         try:
-            check_jpeg(data)  # decoding alone does not see all damage
+            _, index = checked_index(data)  # decoding alone does not see all damage
         except ValueError as error:
             raise reader.image_error(row, str(error)) from None
+        stored = reader.index_bytes(row)
+        if stored and native_available() and (index is None or index.tobytes() != stored):
+            raise reader.image_error(row, "its random-access index is not that of its stream")
 
 
 def _check_others(reader: BetonReader, row: int) -> None:

@@ -21,7 +21,7 @@ from fasttrain.base.errors import BetonError
 from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.records import Original, SampleRecords
 from fasttrain.beton_build.trailer import Data, checksum, pack_trailer, trailer_size
-from fasttrain.beton_build.values import Value, entry_of, region_of
+from fasttrain.beton_build.values import EncodedImage, Value, entry_of, region_of
 
 FLUSH_EVERY = 32 << 20  # bytes: bringing them to the disk begins while others are still being prepared
 SMALL_FILE = 512 << 20  # below it, pages of 2 MiB: a small data set is not mostly padding
@@ -129,7 +129,10 @@ class BetonWriter:
         if len(values) != len(self.fields):
             raise BetonError(f"sample {sample_id!r} has {len(values)} values for {len(self.fields)} fields")
         regions = [region_of(value, spec, sample_id) for value, spec in zip(values, self.fields, strict=True)]
-        pointers = self._place([memoryview(data).nbytes for data in regions if data is not None], sample_id)
+        lengths = [
+            self._length(column, values[column], data) for column, data in enumerate(regions) if data is not None
+        ]
+        pointers = self._place(lengths, sample_id)
         others = xxhash.xxh3_64()
         region = 0
         for column, (value, spec, data) in enumerate(zip(values, self.fields, regions, strict=True)):
@@ -141,6 +144,7 @@ class BetonWriter:
                 region += 1
                 if column == self._image_field:
                     records.sizes[row], records.checksums[row] = size, checksum(data)
+                    self._add_index(row, fmt.index_place(pointer, size), value)
                 else:
                     others.update(data)
             records.metadata[f"f{column}"][row] = entry_of(value, spec, pointer, size)
@@ -148,6 +152,19 @@ class BetonWriter:
         if original is not None:
             records.set_original(row, original)
         records.append_id(sample_id)
+
+    def _length(self, column: int, value: Value, region: Data) -> int:
+        """Bytes that a value takes in its page, with the index behind it."""
+        length = memoryview(region).nbytes
+        if column == self._image_field and isinstance(value, EncodedImage) and value.index:
+            return fmt.index_place(0, length) + memoryview(value.index).nbytes
+        return length
+
+    def _add_index(self, row: int, place: int, value: Value) -> None:
+        if isinstance(value, EncodedImage) and value.index:
+            self._write(place, value.index)
+            size = memoryview(value.index).nbytes
+            self._records.index_sizes[row], self._records.index_checksums[row] = size, checksum(value.index)
 
     def _place(self, lengths: list[int], sample_id: str) -> list[int]:
         """Choose the offsets of a sample's regions: aligned, all in one page."""
@@ -278,6 +295,9 @@ class BetonWriter:
         sections: dict[str, Data] = {"json": json.dumps(info).encode(), "digests": bytes(16), **records.id_sections()}
         sections["image_sizes"] = records.sizes[:count].tobytes()
         sections["image_xxh3"] = records.checksums[:count].tobytes()
+        if records.index_sizes[:count].any():
+            sections["index_sizes"] = records.index_sizes[:count].tobytes()
+            sections["index_xxh3"] = records.index_checksums[:count].tobytes()
         if records.alloc.shape[1] > (self._image_field is not None):
             sections["other_xxh3"] = records.other_checksums[:count].tobytes()
         if records.kinds:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from fasttrain.kernels import jpeg_markers
@@ -60,11 +61,25 @@ def check_jpeg(data: Data) -> JpegFacts:
     Raises:
         ValueError: the stream is damaged or truncated, or no JPEG; the message is the reason.
     """
-    return _check_natively(data) if _native is not None else check_jpeg_reference(data)
+    return check_jpeg_reference(data) if _native is None else _facts(_native.check(data))
 
 
-def _check_natively(data: Data) -> JpegFacts:
-    found: dict[str, Any] = _native.check(data)
+def checked_index(data: Data) -> tuple[JpegFacts, np.ndarray | None]:
+    """`check_jpeg` and `kernels.indexed.index_jpeg` in one walk through the stream.
+
+    Returns:
+        What it is, and its random-access index, (entries,) uint64; None for images that have none.
+
+    Raises:
+        ValueError: the stream is damaged or truncated, or no JPEG; the message is the reason.
+    """
+    if _native is None:
+        return check_jpeg_reference(data), None
+    found = _native.check(data, with_index=True)
+    return _facts(found), found["index"]
+
+
+def _facts(found: dict[str, Any]) -> JpegFacts:
     frame = jpeg_markers.Frame(found["process"], found["precision"], found["width"], found["height"], found["factors"])
     return JpegFacts(
         length=found["length"],

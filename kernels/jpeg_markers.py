@@ -41,6 +41,8 @@ class Header:
     scan_at: int
     has_metadata: bool  # APP1: EXIF or XMP
     has_profile: bool  # APP2 with an ICC profile
+    restarts: bool  # markers between intervals of the scan
+    scan_components: int  # of the first scan
 
 
 def read_header(data: Data) -> Header | None:
@@ -49,7 +51,7 @@ def read_header(data: Data) -> Header | None:
     if view.nbytes < 4 or bytes(view[:2]) != b"\xff\xd8":
         return None
     position = 2
-    frame, metadata, profile = None, False, False
+    frame, metadata, profile, restarts = None, False, False, False
     try:
         while True:
             position = _next_marker(view, position)
@@ -63,13 +65,34 @@ def read_header(data: Data) -> Header | None:
                 frame = _parse_frame(body, marker)
             metadata |= marker == 0xE1
             profile |= marker == 0xE2 and bytes(body[:11]) == b"ICC_PROFILE"
+            if marker == 0xDD:
+                restarts = any(body[:2])
             if marker == 0xDA:
-                return None if frame is None else Header(frame, position - 2, metadata, profile)
+                return None if frame is None else Header(frame, position - 2, metadata, profile, restarts, body[0])
             if marker == 0xD9 or length < 2:  # end of image before any scan
                 return None
             position += length
     except (struct.error, IndexError):
         return None
+
+
+def index_obstacle(data: Data) -> str | None:
+    """Why a JPEG has no random-access index, in a word or two; None where its header tells of no reason."""
+    header = read_header(data)
+    if header is None:
+        return "damaged"
+    frame = header.frame
+    obstacles = (
+        ("arithmetic code", frame.process > 0xC8),
+        ("progressive", frame.process == PROGRESSIVE),
+        ("unusual process", frame.process not in (BASELINE, EXTENDED)),
+        (f"{frame.precision} bits", frame.precision != 8),
+        ("CMYK", len(frame.factors) == 4),
+        ("several scans", header.scan_components != len(frame.factors)),
+        ("restart markers", header.restarts),
+        ("unusual sub-sampling", not frame.is_common),
+    )
+    return next((name for name, applies in obstacles if applies), None)
 
 
 def _next_marker(view: memoryview, position: int) -> int:

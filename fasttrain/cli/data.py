@@ -88,6 +88,20 @@ def build(
     compress_probability: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of images that --mode proportion stores as JPEG.")
     ] = 0.5,
+    index: Annotated[
+        bool,
+        typer.Option(
+            help="Store a random-access index beside each JPEG (1 % more bytes): crops decode only what they show."
+        ),
+    ] = True,
+    repack: Annotated[
+        bool,
+        typer.Option(
+            "--repack",
+            help="Code JPEGs that would be kept and cannot have an index (progressive, restart markers) so that they "
+            "can: other bytes, the same pixels.",
+        ),
+    ] = False,
     output_format: Annotated[
         Literal["beton", "webdataset"],
         typer.Option("--format", help="beton, or webdataset: a folder of tar archives with DALI's index files."),
@@ -145,6 +159,8 @@ def build(
         "min_resolution": min_resolution,
         "smart_threshold": smart_threshold,
         "compress_probability": compress_probability,
+        "index": index,
+        "repack": repack,
         "format": output_format,
         "tar_bytes": _size_of(tar_size),
         "shard": _parse_shard(shard),
@@ -231,8 +247,18 @@ def info(
         result["fields"] = [f"{field['name']} ({field['type']})" for field in result["fields"]]
         for side in ("width", "height"):
             result[side] = [f"{name} {value}" for name, value in result[side].items()]
+        result["index"] = _index_line(result["index"], result["jpeg"])
         result.update({f"build.{key}": value for key, value in result.pop("build").items()})
     finish(result, as_json)
+
+
+def _index_line(index: dict[str, Any], jpegs: int) -> str:
+    """``23 of 24 JPEGs, 1.3 % of their bytes, inside; not: 1 progressive``."""
+    line = f"{index['images']} of {jpegs} JPEGs"
+    if index["images"]:
+        line += f", {100 * index['share']:.1f} % of the images' bytes, {index['where']}"
+    without = [f"{count} {reason}" for reason, count in index["not"].items()]
+    return line + (f"; not: {', '.join(without)}" if without else "")
 
 
 def verify(

@@ -24,12 +24,13 @@ constexpr const char* kJpegLibrary = "libjpeg-turbo " FASTTRAIN_TEXT(LIBJPEG_TUR
 constexpr const char* kJpegLibrary = "libjpeg " FASTTRAIN_TEXT(JPEG_LIB_VERSION);
 #endif
 
-py::dict check(const py::buffer& buffer) {
+py::dict check(const py::buffer& buffer, bool with_index) {
   const fasttrain::BufferView view(buffer);
   fasttrain::JpegFacts facts;
+  fasttrain::ScanIndex index;
   {
     py::gil_scoped_release unlocked;
-    facts = fasttrain::check_jpeg(view.data(), view.size());
+    facts = fasttrain::check_jpeg(view.data(), view.size(), with_index ? &index : nullptr);
   }
   py::tuple factors(facts.components);
   for (int i = 0; i < facts.components; ++i) {
@@ -46,6 +47,7 @@ py::dict check(const py::buffer& buffer) {
   result["restarts"] = facts.restarts;
   result["has_metadata"] = facts.has_metadata;
   result["has_profile"] = facts.has_profile;
+  if (with_index) result["index"] = fasttrain::entries_of(index, view);
   return result;
 }
 
@@ -86,7 +88,7 @@ PYBIND11_MODULE(_native, module) {
     }
   });
   module.attr("jpeg_library") = kJpegLibrary;
-  module.def("check", &check, py::arg("data"));
+  module.def("check", &check, py::arg("data"), py::arg("with_index") = false);
   module.def("transcode", &transcode, py::arg("data"), py::arg("quality"));
   module.def("repack", &repack, py::arg("data"));
   fasttrain::bind_loading(module);

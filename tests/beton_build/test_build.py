@@ -159,7 +159,7 @@ def test_too_small_pages_leave_nothing(tmp_path: Path) -> None:
 def test_verify_finds_every_wrong_image(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.beton"
     build(read_source(tree), out)
-    assert verify(out).as_json() == {"samples": 12, "ok": True, "checksums": True, "bad": []}
+    assert verify(out).as_json() == {"samples": 12, "ok": True, "checksums": True, "indexed": 12, "bad": []}
     with BetonReader(out) as reader:
         offsets = [int(reader.offsets[row]) + int(reader.sizes[row]) - 1 for row in (3, 7)]
     with out.open("rb+") as file:

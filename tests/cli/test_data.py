@@ -38,9 +38,9 @@ def test_the_way_of_a_data_set(colour_tree: Path, tmp_path: Path) -> None:
     shown = run_json("info", tmp_path / "c_val.beton")
     assert (shown["samples"], shown["classes"]) == (6, ["blue", "green", "red"])
     assert shown["fields"] == [{"name": "image", "type": "image"}, {"name": "label", "type": "int"}]
-    assert shown["complete"] is True and shown["indexed"] is False and shown["bytes"] > 0
+    assert shown["complete"] is True and shown["indexed"] is True and shown["bytes"] > 0
 
-    assert run_json("verify", out) == {"samples": 18, "ok": True, "checksums": True, "bad": []}
+    assert run_json("verify", out) == {"samples": 18, "ok": True, "checksums": True, "indexed": 18, "bad": []}
     assert "samples: 18" in run("info", out).stdout
 
 
