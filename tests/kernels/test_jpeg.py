@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fasttrain.kernels import jpeg, jpeg_markers
-from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, repack_jpeg, transcode_jpeg
+from fasttrain.kernels.jpeg import check_jpeg, check_jpeg_reference, checked_index, repack_jpeg, transcode_jpeg
 
 if not jpeg.native_available() and os.environ.get("FASTTRAIN_REQUIRE_NATIVE"):
     raise ImportError("the native kernels were not built, but they must be here")
@@ -214,7 +214,7 @@ def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) ->
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, before[1]))
     try:
-        for job in (check_jpeg, repack_jpeg, partial(transcode_jpeg, quality=90)):
+        for job in (check_jpeg, checked_index, repack_jpeg, partial(transcode_jpeg, quality=90)):
             with pytest.raises(ValueError, match=r"truncated|damaged"):
                 job(data)
     finally:
