@@ -57,6 +57,7 @@ class BatchPool:
         lengths: np.ndarray,
         paths: Sequence[bytes | None],
         sizes: np.ndarray,
+        index: np.ndarray,
         boxes: np.ndarray,
         resized: np.ndarray,
         windows: np.ndarray,
