@@ -190,6 +190,16 @@ class HeaderReader {
 
 }  // namespace
 
+int block_side(const IndexedHeader& header, int component, int eighths) {
+  const ScanShape& shape = header.shape;
+  int side = eighths;
+  while (side < 8 && shape.columns[0] * eighths % (shape.columns[component] * side * 2) == 0 &&
+         shape.rows[0] * eighths % (shape.rows[component] * side * 2) == 0) {
+    side *= 2;
+  }
+  return side;
+}
+
 void read_indexed_header(const std::uint8_t* data, std::size_t size, IndexedHeader& header) {
   HeaderReader(data, size, header).read();
 }

@@ -145,12 +145,25 @@ def test_samples_are_libjpegs(reader: IndexedReader, simd: str, sampling: str) -
                 assert_is_part(reader.planes(stream, index, units), planes, units)
 
 
-def test_hostile_quantisation_is_bounded(reader: IndexedReader, simd: str) -> None:
+@pytest.mark.parametrize("eighths", [1, 2, 4])
+@pytest.mark.parametrize("sampling", FACTORS)
+def test_samples_of_reduced_sizes_are_libjpegs(reader: IndexedReader, simd: str, sampling: str, eighths: int) -> None:
+    for quality in (20, 75, 95):
+        stream = encode(picture(211, 90), sampling, quality=quality)
+        index, planes = indexed(stream), libjpeg_planes(stream, True, eighths)
+        across, down = units_of(stream)
+        for units in ((0, 0, across, down), (1, 1, across, down), (2, 0, across - 1, 1)):
+            assert_is_part(reader.planes(stream, index, units, eighths), planes, units)
+
+
+@pytest.mark.parametrize("eighths", [1, 2, 4, 8])
+def test_hostile_quantisation_is_bounded(reader: IndexedReader, simd: str, eighths: int) -> None:
     stream = bytearray(encode(picture(100, 60), "4:2:0"))
     at = stream.index(b"\xff\xdb") + 5
     stream[at : at + 64] = b"\xff" * 64
     assert all(
-        plane.size for plane in reader.planes(bytes(stream), indexed(encode(picture(100, 60), "4:2:0")), (0, 0, 7, 4))
+        plane.size
+        for plane in reader.planes(bytes(stream), indexed(encode(picture(100, 60), "4:2:0")), (0, 0, 7, 4), eighths)
     )
 
 
@@ -233,6 +246,43 @@ def test_several_views_are_each_what_it_is_alone(reader: IndexedReader, simd: st
         np.testing.assert_array_equal(
             views[i], reader.views(stream, indexed(stream), alone, 33, PixelFormat("uint8"))[0]
         )
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
+@pytest.mark.parametrize("share", [2, 3, 4, 9])
+def test_fast_views_of_large_boxes_are_near_pillows(
+    reader: IndexedReader, simd: str, sampling: str, share: int
+) -> None:
+    stream = encode(picture(500, 380), sampling)
+    size = 340 // share
+    wanted = geometry([(17, 21, 460, 345)], [(460 // share, size + 1)], [(5, 1)], [(True, False)])
+    view = reader.views(stream, indexed(stream), wanted, size, PixelFormat("uint8"), fast=True)[0]
+    exact = reader.views(stream, indexed(stream), wanted, size, PixelFormat("uint8"))[0]
+    assert (view != exact).any()
+    assert psnr(view, pillow_view(stream, wanted, size)) >= 35
+
+
+def test_fast_views_of_small_boxes_are_the_exact_ones(reader: IndexedReader) -> None:
+    stream = encode(picture(300, 200), "4:2:0")
+    wanted = geometry([(17, 21, 198, 127)], [(100, 64)])
+    exact = reader.views(stream, indexed(stream), wanted, 64, PixelFormat("uint8"))
+    np.testing.assert_array_equal(reader.views(stream, indexed(stream), wanted, 64, PixelFormat("uint8"), True), exact)
+
+
+def test_fast_views_share_the_size_that_the_finest_needs(reader: IndexedReader) -> None:
+    stream = encode(picture(500, 380), "4:2:0")
+    index, boxes = indexed(stream), [(0, 0, 500, 380), (30, 40, 70, 60)]
+    together = reader.views(stream, index, geometry(boxes, [(50, 50)] * 2), 50, PixelFormat("uint8"), fast=True)
+    exact = reader.views(stream, index, geometry(boxes, [(50, 50)] * 2), 50, PixelFormat("uint8"))
+    np.testing.assert_array_equal(together, exact)
+    alone = reader.views(stream, index, geometry(boxes[:1], [(50, 50)]), 50, PixelFormat("uint8"), fast=True)
+    assert (alone[0] != exact[0]).any()
+
+
+def test_sizes_that_do_not_exist(reader: IndexedReader) -> None:
+    stream = encode(picture(64, 48))
+    with pytest.raises(ValueError, match="eighths"):
+        reader.planes(stream, indexed(stream), (0, 0, 1, 1), 3)
 
 
 SCALE, SHIFT = (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.12, -2.04, -1.8)
