@@ -63,7 +63,9 @@ struct Input {
   Pixel pixel() const { return static_cast<Pixel>(controls[1] & 3); }
   Filter filter() const { return controls[1] & 4 ? Filter::bicubic : Filter::bilinear; }
   int view_size() const { return 1 + controls[2] % 48; }
-  std::size_t views() const { return 1 + controls[3] % kViews; }
+  std::size_t views() const { return 1 + (controls[3] & 63) % kViews; }
+  int eighths() const { return 8 >> (controls[3] >> 6); }
+  bool fast() const { return controls[1] & 32; }
 
   View view(std::size_t number, const IndexedHeader& header) const {
     const std::uint8_t* by = controls.data() + 4 + number * kViewControls;
@@ -131,7 +133,7 @@ void decode_views(IndexedDecoder& decoder, const Input& input, const Entries& in
   std::vector<IndexedView> views(input.views());
   std::vector<void*> outs;
   for (std::size_t i = 0; i < views.size(); ++i) {
-    views[i].plan(input.view(i, decoder.header()), decoder.header());
+    views[i].plan(input.view(i, decoder.header()), decoder.header(), input.fast());
     outs.push_back(out.data() + i * bytes);
   }
   make_indexed_views(decoder, views, output, outs.data());
@@ -141,13 +143,14 @@ void decode_planes(IndexedDecoder& decoder, const Input& input, const Entries& i
   decoder.open(input.jpeg.data(), input.jpeg.size(), index.data(), index.size());
   const ScanShape& shape = decoder.header().shape;
   const UnitRegion region = input.region(shape);
-  decoder.start(region, 1);
+  decoder.start(region, 1, input.eighths());
   for (int row = region.top; row < region.bottom; ++row) {
     decoder.decode_to(row + 1);
     for (int i = 0; i < shape.components; ++i) {
-      for (int y = 8 * row * shape.rows[i]; y < 8 * (row + 1) * shape.rows[i]; ++y) {
+      const int side = block_side(decoder.header(), i, input.eighths());
+      for (int y = side * row * shape.rows[i]; y < side * (row + 1) * shape.rows[i]; ++y) {
         const std::uint8_t* line = decoder.line(i, y);
-        out.insert(out.end(), line, line + 8 * (region.right - region.left) * shape.columns[i]);
+        out.insert(out.end(), line, line + side * (region.right - region.left) * shape.columns[i]);
       }
     }
   }
@@ -217,7 +220,7 @@ void compare_with_libjpeg(const Bytes& jpeg, const Entries& index) {
   decode_coefficients(jpeg, index, planes);
   IndexedHeader header;
   read_indexed_header(jpeg.data(), jpeg.size(), header);
-  const std::vector<LibjpegPlane> theirs = read_libjpeg_planes(jpeg.data(), jpeg.size(), false);
+  const std::vector<LibjpegPlane> theirs = read_libjpeg_planes(jpeg.data(), jpeg.size(), false, 8);
   if (static_cast<int>(theirs.size()) != header.shape.components) fail("libjpeg sees another number of components");
   for (std::size_t i = 0; i < theirs.size(); ++i) {
     const auto columns = static_cast<std::size_t>(header.shape.across * header.shape.columns[i]);
