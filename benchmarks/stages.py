@@ -37,6 +37,7 @@ RESULTS = HERE / "results" / "loader_stages.json"
 SIZE = 224
 ANY = "-"  # in place of an instruction set, where it makes no difference
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only")  # as in setup.py
+PROGRAMS = {"stages", "count", "fuzz_indexed"}  # of native/
 STORED = ("float32", "float32_normalised", "float16_normalised", "bfloat16_normalised")
 
 Rounds = dict[tuple[str, str], list[float]]  # by name and instruction set: a value a round
@@ -69,6 +70,12 @@ def difference(more: str, less: str) -> Value:
     """What one takes beyond the other."""
     one, other = figure(more), figure(less)
     return lambda rounds, simd, turn: one(rounds, simd, turn) - other(rounds, simd, turn)
+
+
+def total(*names: str) -> Value:
+    """What several take together."""
+    parts = [figure(name) for name in names]
+    return lambda rounds, simd, turn: sum(part(rounds, simd, turn) for part in parts)
 
 
 def batch_share(name: str) -> Value:
@@ -120,6 +127,45 @@ STAGES = (
         batch_share("hand_over_loader"),
         {"to a thread and back through queue.Queue": batch_share("hand_over_queue")},
     ),
+    Stage(
+        "indexed: header and tables",
+        figure("indexed_open_us"),
+        {"libjpeg-turbo, setting up and reading the header": figure("header_us")},
+    ),
+    Stage("indexed: weights", figure("indexed_plan_us"), {}),
+    Stage(
+        "indexed: entropy code under the crop",
+        figure("indexed_entropy_us"),
+        {
+            "memory at copy speed": figure("indexed_entropy_traffic_us"),
+            "libjpeg-turbo, entropy code of the whole image": figure("entropy_us"),
+        },
+        per_simd=True,
+    ),
+    Stage(
+        "indexed: inverse DCT",
+        difference("indexed_planes_us", "indexed_entropy_us"),
+        {"memory at copy speed": figure("indexed_idct_traffic_us")},
+        per_simd=True,
+    ),
+    *(
+        Stage(
+            f"indexed: resample, mix, store as {name.replace('_', ', ')}",
+            difference(f"indexed_{name}_us", "indexed_planes_us"),
+            {
+                "multiply-adds at the peak rate": figure("indexed_arithmetic_us"),
+                "memset of as many bytes": figure(f"indexed_fill_{name}_us"),
+            },
+            per_simd=True,
+        )
+        for name in ("uint8", *STORED)
+    ),
+    Stage(
+        "indexed: a whole view as float32, normalised",
+        total("indexed_open_us", "indexed_plan_us", "indexed_float32_normalised_us"),
+        {"decode the crop's rows and resample them": total("decode_us", "resample_float32_normalised_us")},
+        per_simd=True,
+    ),
 )
 SUMMED: tuple[Value, ...] = (
     figure("read_again_us"),
@@ -135,7 +181,9 @@ TOTALS = (
     ("unexplained_us", "not in sum, µs"),
     ("waiting_us", "its waiting, µs"),
 )
-COUNTS = ("bytes", "crop_bytes", "multiply_adds")  # of an image
+COUNTS = (  # of an image
+    "bytes", "crop_bytes", "multiply_adds", "indexed_bytes", "indexed_samples", "indexed_multiply_adds",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -168,7 +216,7 @@ def measure(photos: Path, rounds: int, limit: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fasttrain_stages_") as scratch:
         folder = Path(scratch)
         say("compiling, and preparing photos")
-        program = compile_stages(folder)
+        program = compile_program("stages", folder)
         samples = choose_samples(photos, limit)
         photos_beton, plan = folder / "photos.beton", folder / "plan.txt"
         write_beton(samples, photos_beton, raw=False, workers=available_cores())
@@ -199,8 +247,8 @@ def measure(photos: Path, rounds: int, limit: int) -> dict[str, Any]:
     }
 
 
-def compile_stages(folder: Path) -> Path:
-    """The program of ``native/``, with the kernels' sources.
+def compile_program(name: str, folder: Path) -> Path:
+    """A program of ``native/``, with the kernels' sources.
 
     Raises:
         ConfigError: there is no compiler, or it fails.
@@ -209,8 +257,10 @@ def compile_stages(folder: Path) -> Path:
     if shutil.which(compiler) is None:
         raise ConfigError(f"there is no C++ compiler {compiler!r}; apt-get install build-essential libjpeg-dev")
     sources = [*(HERE / "native").glob("*.cpp"), *KERNELS.glob("*.cpp")]
-    kept = sorted(str(path) for path in sources if not path.name.endswith("module.cpp"))  # those want Python's headers
-    program = folder / "stages"
+    others = PROGRAMS - {name}
+    wants_python = "module.cpp"  # and its headers
+    kept = sorted(str(path) for path in sources if path.stem not in others and not path.name.endswith(wants_python))
+    program = folder / name
     command = [compiler, *FLAGS, f"-I{KERNELS}", *kept, "-ljpeg", "-o", str(program)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:

@@ -48,15 +48,30 @@ class IndexedReader:
         """Quantised coefficients of some MCUs: of each component (rows, columns, 64) int16 in natural order."""
         return self._reader.coefficients(data, index, units)
 
-    def planes(self, data: Buffer, index: np.ndarray, units: Units) -> list[np.ndarray]:
-        """Samples of some MCUs: of each component (8 rows, 8 columns) uint8, as libjpeg's accurate IDCT has them."""
-        return self._reader.planes(data, index, units)
+    def planes(self, data: Buffer, index: np.ndarray, units: Units, eighths: int = 8) -> list[np.ndarray]:
+        """Samples of some MCUs: of each component (8 rows, 8 columns) uint8, as libjpeg's accurate IDCT has them.
 
-    def views(self, data: Buffer, index: np.ndarray, geometry: Geometry, size: int, pixels: PixelFormat) -> np.ndarray:
+        Args:
+            eighths: of the size: 1, 2, 4 or 8. Blocks have so many rows and columns then; those of chroma of fewer
+                samples have more where that brings them nearer to those of the luma, as libjpeg does it.
+        """
+        return self._reader.planes(data, index, units, eighths)
+
+    def views(
+        self,
+        data: Buffer,
+        index: np.ndarray,
+        geometry: Geometry,
+        size: int,
+        pixels: PixelFormat,
+        fast: bool = False,
+    ) -> np.ndarray:
         """Views of one image, all from one decoding.
 
         Args:
             geometry: of V views; a ValueError where the image does not have them.
+            fast: decode at a half, a quarter or an eighth of the size where each view's box still has as many pixels
+                as it is resized to.
 
         Returns:
             (V, size, size, 3) in the type of `pixels`; bfloat16 as uint16.
@@ -76,10 +91,11 @@ class IndexedReader:
             windows=geometry.windows,
             hflip=geometry.hflip.tolist(),
             vflip=geometry.vflip.tolist(),
+            fast=fast,
         )
         return out
 
 
-def libjpeg_planes(data: Buffer, samples: bool) -> list[np.ndarray]:
+def libjpeg_planes(data: Buffer, samples: bool, eighths: int = 8) -> list[np.ndarray]:
     """What libjpeg makes of a JPEG: the reference of `IndexedReader.planes`, or without `samples` of `coefficients`."""
-    return _native.libjpeg_planes(data, samples)
+    return _native.libjpeg_planes(data, samples, eighths)

@@ -39,6 +39,9 @@ class Sources:
         offsets, lengths: (B,) int64 bytes in the buffer or file; length 0 of a file means all of it.
         paths: of files, else None.
         sizes: (B, 2) int64 width and height that the images must have.
+        index: (B, 3) int64, where the random-access index of each `JPEG` lies (`fasttrain.kernels.indexed`): number of
+            the buffer, offset and length in bytes, both multiples of 8; length 0 for one that has none. None where
+            none has. With its index, a JPEG is decoded only where its views look.
     """
 
     stored: np.ndarray
@@ -48,6 +51,7 @@ class Sources:
     lengths: np.ndarray
     paths: Sequence[bytes | None]
     sizes: np.ndarray
+    index: np.ndarray | None = None
 
 
 def stored_elsewhere(count: int) -> Sources:
@@ -61,14 +65,17 @@ def gather(count: int, parts: Sequence[tuple[np.ndarray, Sources]]) -> Sources:
     """`Sources` of `count` samples from those of parts of them, each with its positions ((n,) int64) among all."""
     whole, buffers = stored_elsewhere(count), list[Buffer]()
     paths: list[bytes | None] = list(whole.paths)
+    index = np.zeros((count, 3), np.int64)
     for positions, sources in parts:
         whole.stored[positions], whole.sizes[positions] = sources.stored, sources.sizes
         whole.offsets[positions], whole.lengths[positions] = sources.offsets, sources.lengths
         whole.buffer[positions] = sources.buffer + len(buffers)
+        if sources.index is not None:
+            index[positions] = sources.index + [len(buffers), 0, 0]
         buffers += sources.buffers
         for position, path in zip(positions.tolist(), sources.paths, strict=True):
             paths[position] = path
-    return replace(whole, buffers=buffers, paths=paths)
+    return replace(whole, buffers=buffers, paths=paths, index=index if index.any() else None)
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class BatchPool:
         Args:
             fast: decode JPEGs that are far larger than their views at a half, quarter or eighth of their size, and
                 chroma without interpolation.
-            kept: where whole JPEGs are left, decoded exactly; `RAW` samples are not copied.
+            kept: where whole JPEGs are left, decoded exactly and without their index; `RAW` samples are not copied.
 
         Raises:
             ValueError: the arrays do not fit together.
@@ -191,6 +198,7 @@ class BatchPool:
                 lengths=sources.lengths,
                 paths=list(sources.paths),
                 sizes=sources.sizes,
+                index=np.zeros((0, 3), np.int64) if sources.index is None else sources.index,
                 boxes=geometry.boxes,
                 resized=geometry.resized,
                 windows=geometry.windows,

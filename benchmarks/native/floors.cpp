@@ -54,7 +54,7 @@ double rate_of(void (*loop)(float, float*), double work) {
   return best;
 }
 
-enum class Depth { entropy, pixels };
+enum class Depth { header, entropy, pixels };
 
 // Under setjmp: no objects with destructors here.
 bool decode(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::uint8_t* data, std::size_t size,
@@ -63,6 +63,7 @@ bool decode(jpeg_decompress_struct& decoder, ErrorManager& errors, const std::ui
   jpeg_create_decompress(&decoder);
   jpeg_mem_src(&decoder, const_cast<unsigned char*>(data), size);
   jpeg_read_header(&decoder, TRUE);
+  if (depth == Depth::header) return true;
   if (depth == Depth::entropy) {
     jpeg_read_coefficients(&decoder);
   } else {
@@ -97,6 +98,8 @@ double peak_multiply_adds(Simd level) {
   (void)level;
   return rate_of(portable_loop, portable_loop_work);
 }
+
+void decode_header(const std::uint8_t* data, std::size_t size) { decode_to(data, size, Depth::header); }
 
 void decode_entropy(const std::uint8_t* data, std::size_t size) { decode_to(data, size, Depth::entropy); }
 

@@ -14,6 +14,9 @@ double peak_multiply_adds(Simd level);
 // libjpeg-turbo's entropy decoding of a whole stream; the coefficients are kept, as its interface has it.
 void decode_entropy(const std::uint8_t* data, std::size_t size);
 
+// libjpeg-turbo's reading of a header, and what has to be set up for it.
+void decode_header(const std::uint8_t* data, std::size_t size);
+
 // libjpeg-turbo's decoding of a whole stream to RGB, with its defaults, into a few rows that are used again.
 void decode_all(const std::uint8_t* data, std::size_t size);
 

@@ -1,8 +1,7 @@
 // Times the stages of one sample's way through the native loader on one thread, and what each of them is held against.
 // Compiled and called by benchmarks/stages.py; one call is one round.
 //
-// stages PLAN: the plan's first line is the file that holds the streams, the second the side of the views; each further
-// line a sample: offset, length, width, height, and its view as left, top, width, height, hflip.
+// stages PLAN; plan.h says what is in it.
 //
 // Prints a line for each figure: name, instruction set (- where it makes no difference), value. Names in _us are mean
 // microseconds an image.
@@ -12,21 +11,17 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "floors.h"
 #include "image_decode.h"
+#include "indexed_stages.h"
 #include "jpeg_check.h"
+#include "plan.h"
 #include "resample.h"
 #include "simd.h"
 
@@ -35,63 +30,6 @@ namespace {
 
 constexpr int kBatch = 256;  // images of the memory that is written to, as a loader's batch: more than caches hold
 constexpr std::size_t kCacheLine = 64;
-
-struct Job {
-  std::string file;
-  int size = 0;
-  struct Item {
-    std::size_t offset, length;
-    int width, height;
-    View view;
-  };
-  std::vector<Item> items;
-};
-
-Job read_job(const char* path) {
-  std::ifstream plan(path);
-  Job job;
-  std::getline(plan, job.file);
-  plan >> job.size;
-  Job::Item item{};
-  View& view = item.view;
-  int hflip = 0;
-  while (plan >> item.offset >> item.length >> item.width >> item.height >> view.left >> view.top >> view.width >>
-         view.height >> hflip) {
-    view.resized_width = view.resized_height = view.size = job.size;
-    view.filter = Filter::bilinear;
-    view.hflip = hflip != 0;
-    job.items.push_back(item);
-  }
-  if (job.items.empty()) throw std::runtime_error(std::string("there is no sample in the plan ") + path);
-  return job;
-}
-
-// A file as the loader has it: mapped, its pages in the page cache but not yet in this process.
-class Mapped {
- public:
-  explicit Mapped(const std::string& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status{};
-    if (descriptor < 0 || ::fstat(descriptor, &status) != 0) throw std::runtime_error("cannot open " + path);
-    size_ = static_cast<std::size_t>(status.st_size);
-    void* at = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
-    ::close(descriptor);
-    if (at == MAP_FAILED) throw std::runtime_error("cannot map " + path);
-    data_ = static_cast<const std::uint8_t*>(at);
-  }
-  ~Mapped() { ::munmap(const_cast<std::uint8_t*>(data_), size_); }
-  Mapped(const Mapped&) = delete;
-  Mapped& operator=(const Mapped&) = delete;
-
-  const std::uint8_t* at(const Job::Item& item) const {
-    if (item.length > size_ || item.offset > size_ - item.length) throw std::runtime_error("the plan leaves the file");
-    return data_ + item.offset;
-  }
-
- private:
-  const std::uint8_t* data_;
-  std::size_t size_;
-};
 
 // --- figures --------------------------------------------------------------------------------------------------------
 
@@ -168,18 +106,6 @@ struct Kind {
   Output output;
 };
 
-// Normalised as ImageNet is, in units of 0 to 255.
-Output output_of(Pixel kind, bool normalised) {
-  Output output{kind, {1, 1, 1}, {0, 0, 0}};
-  if (!normalised) return output;
-  const float mean[] = {0.485f, 0.456f, 0.406f}, deviation[] = {0.229f, 0.224f, 0.225f};
-  for (int channel = 0; channel < 3; ++channel) {
-    output.scale[channel] = 1 / (255 * deviation[channel]);
-    output.shift[channel] = -mean[channel] / deviation[channel];
-  }
-  return output;
-}
-
 class Bench {
  public:
   explicit Bench(const Job& job)
@@ -197,8 +123,9 @@ class Bench {
       try {
         decode_stages(item, file.at(item));
         resample_stages(item);
+        indexed_stages(item);
         done_.push_back(&item);
-      } catch (const NotHandled&) {  // the loader leaves it to Pillow, and no figure has it
+      } catch (const NotHandled&) {  // the loader leaves it to Pillow or it has no index, and no figure has it
       }
     }
     if (done_.empty()) throw std::runtime_error("no photo of the plan is decoded natively");
@@ -215,6 +142,7 @@ class Bench {
     const std::size_t size = item.length;
     const double touched = microseconds([&] { touch(data, size); });
     { const JpegRows known(data, size, rows_); }  // throws before anything is counted
+    if (!indexed_.prepare(data, size)) throw NotHandled();
     figures_.add("read_us", touched);
     const Region region = plan(item);
     const int taps = views_.front().taps();
@@ -223,6 +151,7 @@ class Bench {
       rows.start(region, taps);
       for (int row = region.top; row < region.bottom; ++row) rows.rows(row, 1);
     });
+    figures_.time("header_us", "-", [&] { decode_header(data, size); });
     const double entropy = microseconds([&] { decode_entropy(data, size); });
     figures_.add("entropy_us", entropy);
     figures_.add("entropy_to_crop_us", entropy * region.bottom / item.height);
@@ -284,6 +213,32 @@ class Bench {
     figures_.add("multiply_adds", 3 * (vertical * (region.right - region.left) + horizontal * job_.size));
   }
 
+  void indexed_stages(const Job::Item& item) {
+    figures_.time("indexed_open_us", "-", [&] { indexed_.open(); });
+    figures_.time("indexed_plan_us", "-", [&] { indexed_.plan(item.view); });
+    for (const Simd level : usable_simd()) {
+      force_simd(level);
+      const std::string simd = simd_name(level);
+      indexed_.plan(item.view);
+      indexed_.planes();  // brings the stream into the caches, where reading the file leaves it
+      indexed_.entropy([&](const auto& rows) { figures_.time("indexed_entropy_us", simd, rows); });
+      figures_.time("indexed_planes_us", simd, [&] { indexed_.planes(); });
+      for (const Kind& kind : kinds_) {
+        std::uint8_t* out = slot(kind);
+        const std::string name = std::string("indexed_") + (kind.name + std::strlen("resample_"));
+        figures_.time(name.c_str(), simd, [&] { indexed_.view(kind.output, out); });
+      }
+    }
+    for (const Kind& kind : kinds_) {
+      std::uint8_t* out = slot(kind);
+      const std::string name = std::string("indexed_fill_") + (kind.name + std::strlen("resample_"));
+      figures_.time(name.c_str(), "-", [&] { std::memset(out, 1, slot_bytes(kind)); });
+    }
+    figures_.add("indexed_bytes", static_cast<double>(item.length) * indexed_.share());
+    figures_.add("indexed_samples", indexed_.samples());
+    figures_.add("indexed_multiply_adds", indexed_.multiply_adds());
+  }
+
   // Copying as many bytes as were read, from pages that are mapped by now.
   void copy_floors(const Mapped& file) {
     std::size_t bytes = 0;
@@ -294,7 +249,11 @@ class Bench {
     }
     figures_.add("bytes", static_cast<double>(bytes));
     const double moved = figures_.value("crop_bytes") + static_cast<double>(slot_bytes(kinds_[0])) * images();
-    figures_.add("traffic_us", figures_.value("copy_us") / (2.0 * bytes) * moved);  // a copy reads and writes each byte
+    const double of_a_byte = figures_.value("copy_us") / (2.0 * bytes);  // a copy reads and writes each byte
+    figures_.add("traffic_us", of_a_byte * moved);
+    // Unstuffed and read; a sample is a coefficient of two bytes, written, read and zeroed before.
+    figures_.add("indexed_entropy_traffic_us", of_a_byte * (3 * figures_.value("indexed_bytes") + 2 * figures_.value("indexed_samples")));
+    figures_.add("indexed_idct_traffic_us", of_a_byte * 5 * figures_.value("indexed_samples"));
   }
 
   void compute_floors() {
@@ -302,6 +261,7 @@ class Bench {
       const double rate = peak_multiply_adds(level);  // a nanosecond
       figures_.add("multiply_adds_a_ns", rate * images(), simd_name(level));
       figures_.add("arithmetic_us", figures_.value("multiply_adds") / rate / 1000, simd_name(level));
+      figures_.add("indexed_arithmetic_us", figures_.value("indexed_multiply_adds") / rate / 1000, simd_name(level));
     }
   }
 
@@ -316,6 +276,7 @@ class Bench {
   std::vector<std::uint8_t> batch_, rows_, crop_;
   std::size_t pitch_ = 0;
   std::vector<Resampler> views_{1};
+  IndexedStages indexed_;
   Figures figures_;
   std::vector<const Job::Item*> done_;
 };

@@ -34,6 +34,9 @@ BackendOption = Annotated[
         help="What decodes: native, portable (Pillow, the reference), dali, ffcv, or auto: native or portable."
     ),
 ]
+IndexOption = Annotated[
+    bool, typer.Option("--index/--no-index", help="Use the JPEGs' random-access index where they have one.")
+]
 OnErrorOption = Annotated[Literal["raise", "skip"], typer.Option(help="What a broken image does.")]
 
 
@@ -78,6 +81,10 @@ def train(
     resident: Annotated[
         Literal["gpu"] | None, typer.Option(help="Keep all training images, decoded, in the GPU's memory.")
     ] = None,
+    index: Annotated[
+        bool | None,
+        typer.Option("--index/--no-index", help="Use the JPEGs' random-access index where they have one [default]."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
@@ -111,6 +118,7 @@ def train(
         "threads": threads,
         "memory_budget": memory_budget,
         "resident": resident,
+        "index": index,
         "seed": seed,
         "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
@@ -139,6 +147,7 @@ def evaluate(
     amp: AmpOption = "auto",
     threads: ThreadsOption = None,
     backend: BackendOption = "auto",
+    index: IndexOption = True,
     on_error: OnErrorOption = "raise",
     ids: IdsOption = None,
     json: JsonOption = False,
@@ -153,9 +162,8 @@ def evaluate(
 
     with process_group(device) as chosen:
         opened = _open(weights, model, weights_match, size, chosen)
-        options: dict[str, Any] = {"device": chosen, "threads": threads, "backend": backend, "on_error": on_error}
-        options["indices"] = _ids(ids)
-        with Loader(data, batch_size, view=opened.view, **options) as loader:
+        how: dict[str, Any] = {"threads": threads, "backend": backend, "index": index, "on_error": on_error}
+        with Loader(data, batch_size, view=opened.view, indices=_ids(ids), device=chosen, **how) as loader:
             require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             precision = resolve_amp(amp, chosen)
             result = run_evaluation(opened.module, loader, opened.num_classes, opened.class_names, precision)
@@ -182,6 +190,7 @@ def predict(
     amp: AmpOption = "auto",
     threads: ThreadsOption = None,
     backend: BackendOption = "auto",
+    index: IndexOption = True,
     on_error: OnErrorOption = "raise",
     ids: IdsOption = None,
     json: JsonOption = False,
@@ -203,6 +212,7 @@ def predict(
             amp=resolve_amp(amp, chosen),
             threads=threads,
             backend=backend,
+            index=index,
             on_error=on_error,
             ids=_ids(ids),
         )

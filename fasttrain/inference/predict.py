@@ -30,6 +30,7 @@ def predict(
     amp: Amp = "off",
     threads: int | None = None,
     backend: str = "auto",
+    index: bool = True,
     on_error: str = "raise",
     ids: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def predict(
         out: the Arrow file to write.
         ids: predict only these samples.
         tta: test-time views whose logits are averaged (`test_time_views`).
+        threads, backend, index, on_error: of the `Loader`.
 
     Returns:
         {samples, out, images_per_s, skipped}; images_per_s counts every view of an image.
@@ -55,8 +57,8 @@ def predict(
     failed: list[tuple[str, str]] = []
     for index, view in enumerate(views):
         label = "predict" if len(views) == 1 else f"predict view {index + 1}/{len(views)}"
-        options: dict[str, Any] = {"device": device, "threads": threads, "backend": backend, "on_error": on_error}
-        with Loader(data, batch_size, view=view, indices=ids, **options) as loader:
+        how: dict[str, Any] = {"threads": threads, "backend": backend, "index": index, "on_error": on_error}
+        with Loader(data, batch_size, view=view, indices=ids, device=device, **how) as loader:
             if index == 0:
                 require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             rows, logits = _one_view(opened, loader, amp, label)

@@ -24,6 +24,7 @@ class Circumstances:
         view: of all batches.
         stream: of the GPU that the images go to, None where they stay on the CPU.
         fast: decode faster and less exactly, where the backend knows a way.
+        index: decode JPEGs by their random-access index where they have one and the backend knows that way.
     """
 
     dataset: ImageDataset
@@ -31,6 +32,7 @@ class Circumstances:
     view: View
     stream: torch.cuda.Stream | None
     fast: bool = False
+    index: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class Backend(Protocol):
     Attributes:
         normalises: whether `submit` can be asked to normalise.
         on_device: whether it fills batches on the GPU, on the stream that it was made for, and not on the host.
+        uses_index: whether it decodes JPEGs by their random-access index.
     """
 
     normalises: bool
     on_device: bool
+    uses_index: bool
 
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
@@ -79,7 +83,7 @@ class Backend(Protocol):
 def _native(made_for: Circumstances) -> Backend:
     from fasttrain.loading.native import NativeBackend
 
-    return NativeBackend(made_for.dataset, made_for.threads, made_for.fast)
+    return NativeBackend(made_for.dataset, made_for.threads, made_for.fast, made_for.index)
 
 
 def _portable(made_for: Circumstances) -> Backend:

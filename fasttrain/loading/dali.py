@@ -17,8 +17,8 @@ from fasttrain.kernels.loading import JPEG, JPEG_FILE, Sources
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dali_pipeline import DaliPipeline, Output
 from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.left_over import LeftOver, LeftOverFilling
 from fasttrain.loading.plan import BatchPlan
-from fasttrain.loading.portable import PortableBackend, PortableFilling
 
 _KEPT_PIPELINES = 4  # of as many kinds of output; each holds threads
 _UNKNOWN, _SUITS, _ODD = range(3)  # what is known of a row
@@ -29,10 +29,10 @@ class _Job:
     """A batch on its way.
 
     Attributes:
+        left: the samples that go the portable way.
         samples: those that DALI decodes.
         streams: their bytes, which DALI reads where they lie.
         pipeline: what they run through.
-        portable: samples ((B,) bool) that go the portable way, the pixels, and who fills them.
         failures: by sample.
     """
 
@@ -40,10 +40,10 @@ class _Job:
     wanted: np.ndarray
     out: Tensor
     normalisation: Normalisation | None
+    left: LeftOverFilling
     samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     streams: list[np.ndarray] = field(default_factory=list)
     pipeline: DaliPipeline | None = None
-    portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = field(default_factory=list)
     failures: dict[int, Exception] = field(default_factory=dict)
 
     def entries(self, samples: np.ndarray) -> np.ndarray:
@@ -77,6 +77,8 @@ class DaliBackend:
         handed_over: samples that went the portable way so far.
     """
 
+    uses_index = False
+
     def __init__(
         self, dataset: ImageDataset, threads: int, stream: torch.cuda.Stream | None = None, fast: bool = False
     ) -> None:
@@ -86,25 +88,28 @@ class DaliBackend:
             )
         self.on_device = stream is not None
         self.normalises = not self.on_device  # on a GPU the device stage does that in any case
-        self.handed_over = 0
         self._dataset, self._threads, self._stream, self._fast = dataset, threads, stream, fast
         self._kinds = np.zeros(dataset.num_samples, np.uint8)
         self._pipelines: OrderedDict[Output, DaliPipeline] = OrderedDict()
         self._running: _Job | None = None
-        self._portable: PortableBackend | None = None  # made when it is first needed
+        self._left = LeftOver(dataset, threads)
         # One thread has the pipelines; DALI's own threads do the work.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-dali")
+
+    @property
+    def handed_over(self) -> int:
+        return self._left.samples
 
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> "DaliFilling":
-        job = _Job(plan, wanted, out, normalisation)
+        left = LeftOverFilling(self._left, plan, out, normalisation, self._stream)
+        job = _Job(plan, wanted, out, normalisation, left)
         return DaliFilling(job, self._worker.submit(self._begin, job))
 
     def close(self, wait: bool = True) -> None:
         self._worker.shutdown(wait=wait, cancel_futures=True)
-        if self._portable is not None:
-            self._portable.close(wait)
+        self._left.close(wait)
         if wait:
             self._running = None
             self._pipelines.clear()
@@ -141,13 +146,7 @@ class DaliBackend:
     def _finish(self, job: _Job) -> None:
         if self._running is job:
             self._deliver(job, self._collect())
-        for samples, pixels, filling in job.portable:
-            failed = filling.result()
-            samples = samples.copy()
-            samples[list(failed)] = False
-            self._store(job, np.tile(samples, job.plan.views), pixels)
-            job.failures |= failed
-        job.portable = []
+        job.failures |= job.left.result()
 
     def _prepare(self, job: _Job) -> None:
         """Find the streams of a batch, and have the rest done the portable way."""
@@ -165,8 +164,7 @@ class DaliBackend:
         job.samples, job.streams = np.array(samples, np.int64), streams
         others = job.wanted.copy()
         others[job.samples] = False
-        if others.any():
-            self._hand_over(job, others)
+        job.left.add(others)
 
     def _stream_of(self, sources: Sources, index: int, row: int) -> np.ndarray | None:
         """(bytes,) uint8 of a sample that DALI decodes, None for one of the others."""
@@ -257,32 +255,12 @@ class DaliBackend:
                 self._copy(job, views, pipeline.outputs(self._stream))
             except RuntimeError:
                 failed[sample], pipeline = True, None
-        broken = self._hand_over(job, failed).result()  # those that Pillow cannot decode either
+        broken = job.left.add(failed).result()  # those that Pillow cannot decode either
         if failed.sum() == len(job.samples) > 1 and not broken:
-            job.portable.pop()
+            job.left.forget_last()
             job.failures |= dict.fromkeys(job.samples.tolist(), error)
         else:
             self._kinds[job.plan.samples[failed]] = _ODD
-
-    def _hand_over(self, job: _Job, samples: np.ndarray) -> PortableFilling:
-        """Have `samples` ((B,) bool) done the portable way."""
-        if self._portable is None:
-            self._portable = PortableBackend(self._dataset, self._threads)
-        pixels = torch.empty(job.out.shape, dtype=torch.uint8)
-        filling = self._portable.submit(job.plan, samples, pixels)
-        job.portable.append((samples, pixels, filling))
-        self.handed_over += int(samples.sum())
-        return filling
-
-    def _store(self, job: _Job, entries: np.ndarray, pixels: Tensor) -> None:
-        """Bring `entries` ((E,) bool) of uint8 `pixels` into the batch's own format."""
-        with torch.cuda.stream(self._stream):  # which is nothing where there is none
-            for position in np.flatnonzero(entries).tolist():
-                values = pixels[position]
-                if job.normalisation is not None:
-                    scale, shift = torch.tensor(job.normalisation.scale), torch.tensor(job.normalisation.shift)
-                    values = values.to(torch.float32).mul_(scale).add_(shift)
-                job.out[position] = values.to(job.out.device)
 
 
 class DaliFilling:

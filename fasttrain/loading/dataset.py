@@ -64,6 +64,10 @@ class ImageDataset(ABC):
         """(n,) bool: whether the images of `rows` are stored as pixels."""
         return np.zeros(len(rows), bool)
 
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether the images of `rows` have a random-access index (see `fasttrain.kernels.indexed`)."""
+        return np.zeros(len(rows), bool)
+
     @abstractmethod
     def string_ids(self, rows: np.ndarray) -> list[str]:
         """The string ids of `rows`."""
@@ -135,6 +139,11 @@ class BetonDataset(ImageDataset):
     def are_raw(self, rows: np.ndarray) -> np.ndarray:
         return self._reader.modes[rows] == MODE_RAW
 
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        if not getattr(self._reader, "indexed", False):
+            return super().are_indexed(rows)
+        return self._reader.index_regions(rows)[2] > 0
+
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return self._reader.ids.take(rows)
 
@@ -147,14 +156,20 @@ class BetonDataset(ImageDataset):
     def stored(self, rows: np.ndarray) -> Sources:
         offsets, lengths, sound = self._reader.image_regions(rows)
         kinds = np.where(self._reader.modes[rows] == MODE_RAW, RAW, JPEG)
+        buffers, index = [self._reader.data], None
+        if getattr(self._reader, "indexed", False):
+            buffer, *places = self._reader.index_regions(rows)
+            buffers.append(buffer)
+            index = np.stack([np.ones(len(rows), np.int64), *places], 1)
         return Sources(
             stored=np.where(sound, kinds, OTHER).astype(np.uint8),  # decode() says what is wrong with the others
-            buffers=[self._reader.data],
+            buffers=buffers,
             buffer=np.zeros(len(rows), np.int64),
             offsets=offsets,
             lengths=lengths,
             paths=[None] * len(rows),
             sizes=self.sizes(rows),
+            index=index,
         )
 
     def image_error(self, row: int, reason: str) -> ImageError:
@@ -265,29 +280,31 @@ class JoinedDataset(ImageDataset):
             positions = np.flatnonzero(owner == index)
             yield self._parts[index], positions, rows[positions] - self._starts[index]
 
-    def sizes(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty((len(rows), 2), np.int64)
+    def _collect(
+        self, rows: np.ndarray, result: np.ndarray, ask: Callable[[ImageDataset, np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """`result`, filled with what `ask` says of each part and its own numbers of the rows."""
         for part, positions, local in self._split(rows):
-            result[positions] = part.sizes(local)
+            result[positions] = ask(part, local)
         return result
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        return self._collect(rows, np.empty((len(rows), 2), np.int64), lambda part, local: part.sizes(local))
 
     def blocks(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty(len(rows), np.int64)
-        for part, positions, local in self._split(rows):
-            result[positions] = part.blocks(local) + (self._parts.index(part) << PART_BITS)
-        return result
+        def numbered(part: ImageDataset, local: np.ndarray) -> np.ndarray:
+            return part.blocks(local) + (self._parts.index(part) << PART_BITS)
+
+        return self._collect(rows, np.empty(len(rows), np.int64), numbered)
 
     def stored_bytes(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty(len(rows), np.int64)
-        for part, positions, local in self._split(rows):
-            result[positions] = part.stored_bytes(local)
-        return result
+        return self._collect(rows, np.empty(len(rows), np.int64), lambda part, local: part.stored_bytes(local))
 
     def are_raw(self, rows: np.ndarray) -> np.ndarray:
-        result = np.empty(len(rows), bool)
-        for part, positions, local in self._split(rows):
-            result[positions] = part.are_raw(local)
-        return result
+        return self._collect(rows, np.empty(len(rows), bool), lambda part, local: part.are_raw(local))
+
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        return self._collect(rows, np.empty(len(rows), bool), lambda part, local: part.are_indexed(local))
 
     def string_ids(self, rows: np.ndarray) -> list[str]:
         result = [""] * len(rows)

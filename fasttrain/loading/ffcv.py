@@ -54,6 +54,7 @@ class FfcvBackend:
 
     normalises = False
     on_device = False
+    uses_index = False
 
     def __init__(self, dataset: ImageDataset, threads: int, view: View) -> None:
         _refuse_others(dataset, view)

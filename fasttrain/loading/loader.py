@@ -23,20 +23,9 @@ from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.planner import PlannedBatch, Planner
 from fasttrain.loading.resident import ResidentDataset
-from fasttrain.loading.resident_backend import ResidentBackend
+from fasttrain.loading.resident_backend import ResidentBackend, check_resident
 from fasttrain.loading.sampler import Partition, Rest
 from fasttrain.loading.views import TrainView, View, train_view
-
-
-def _check_resident(resident: str, device: torch.device, backend: str, memory_budget: int | str | None) -> None:
-    if resident != "gpu":
-        raise LoaderError(f"resident must be 'gpu' or None, not {resident!r}")
-    if device.type != "cuda":
-        raise LoaderError("resident='gpu' needs device='cuda'; to keep decoded images on the CPU, use memory_budget")
-    if backend not in ("auto", "native", "portable"):
-        raise LoaderError(f"resident='gpu' decodes each image once, on the CPU; leave backend={backend!r} out")
-    if memory_budget is not None:
-        raise LoaderError("resident='gpu' needs no memory on the CPU; leave memory_budget out")
 
 
 @dataclass
@@ -93,6 +82,10 @@ class Loader:
             view at a half, quarter or eighth of their size, and chroma without interpolation. PSNR against Pillow on
             ImageNet photos (224 pixels, RandomResizedCrop): exact 57 dB, worst image 53; fast 55, worst 37; at 128
             pixels fast 50, worst 31. It halves the time for photos of many megapixels, and gains little for small ones.
+        index: use the random-access index of JPEGs that have one, as `fasttrain build` makes it: only the stretches of
+            their code are decoded that the view shows, and chroma is resized straight to the view's size. False decodes
+            them like all others. Only the native backend has this way, and images that stay in memory decoded go
+            without it.
 
     Attributes:
         dataset, view, device, batch_size: as given.
@@ -129,12 +122,13 @@ class Loader:
         resident: Literal["gpu"] | None = None,
         backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
+        index: bool = True,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise LoaderError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         make_backend = choose_backend(backend, decode)
         if resident is not None:
-            _check_resident(resident, torch.device(device), backend, memory_budget)
+            check_resident(resident, torch.device(device), backend, memory_budget)
         threads = process.default_threads() if threads is None else threads
         for name, value in {"threads": threads, "prefetch": prefetch, "window": window, "views": views}.items():
             if value < 1:
@@ -169,16 +163,7 @@ class Loader:
                 world=process.world_size() if world is None else world,
                 rest=rest,
             )
-        except BaseException:
-            self.dataset.close()
-            raise
-        self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
-        self._planner = Planner(
-            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", window, views
-        )
-        self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
-        made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast")
-        try:
+            made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast", index)
             if resident is None:
                 self._backend = make_backend(made_for)
             else:
@@ -186,6 +171,11 @@ class Loader:
         except BaseException:
             self.dataset.close()
             raise
+        self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
+        self._planner = Planner(
+            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", self._window, views
+        )
+        self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
 
@@ -229,6 +219,11 @@ class Loader:
     def labels(self) -> np.ndarray:
         """(n,) int64 labels of the samples that were chosen (all, or those of `indices`), -1 where unknown."""
         return self.dataset.labels[self._rows]
+
+    @property
+    def indexed(self) -> int:
+        """How many of the samples that were chosen are decoded by their random-access index."""
+        return int(self.dataset.are_indexed(self._rows).sum()) if self._backend.uses_index else 0
 
     def string_ids(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[str]:
         """The string ids of a batch's ``ids`` (``ids[valid]`` where a batch may be padded).

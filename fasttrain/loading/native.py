@@ -1,6 +1,7 @@
 """The native backend: C++ threads that decode, crop, resize and normalise without Python."""
 
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from fasttrain.kernels.loading import (
 from fasttrain.kernels.loading import Filling as NativeHandle
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.left_over import LeftOver, LeftOverFilling
 from fasttrain.loading.plan import BatchPlan
-from fasttrain.loading.portable import PortableBackend, PortableFilling
 
 _DTYPES: dict[torch.dtype, PixelType] = {
     torch.uint8: "uint8",
@@ -41,6 +42,13 @@ class NativeBackend:
     twice (for figures see `Loader`). Damage in the middle of a JPEG is an error here, where Pillow fills the hole with
     grey; rows below the crop box are not looked at. Results do not depend on the number of threads.
 
+    A JPEG with a random-access index is decoded only where its views look, and damage elsewhere does not show. Images
+    that are kept in memory are decoded as wholes, without it.
+
+    Args:
+        fast: see `Loader`.
+        index: use the random-access index of JPEGs that have one.
+
     Attributes:
         handed_over: samples that went the portable way so far (PNG files, turned photos, CMYK, …).
     """
@@ -48,22 +56,28 @@ class NativeBackend:
     normalises = True
     on_device = False
 
-    def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False) -> None:
-        self._dataset, self._threads, self._fast = dataset, threads, fast and not dataset.keeps_images
+    def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False, index: bool = True) -> None:
+        self._dataset, self._fast = dataset, fast and not dataset.keeps_images
+        self.uses_index = index and not dataset.keeps_images
         self._pool = BatchPool(threads)
-        self._portable: PortableBackend | None = None  # made when it is first needed
-        self._odd: set[int] = set()  # rows that are known to need it
-        self.handed_over = 0
+        self._left = LeftOver(dataset, threads)
+        self._odd: set[int] = set()  # rows that are known to go there
+
+    @property
+    def handed_over(self) -> int:
+        return self._left.samples
 
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> "NativeFilling":
         rows = np.where(wanted, plan.samples, plan.samples[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
-        filling = NativeFilling(self, plan, out, normalisation)
+        filling = NativeFilling(self, plan, LeftOverFilling(self._left, plan, out, normalisation))
         if wanted.any():
             sources = self._dataset.stored(rows)
+            if not self.uses_index:
+                sources = replace(sources, index=None)
             sources.stored[~wanted | (self._is_odd(rows) & (sources.stored != RAW))] = OTHER
-            filling.hand_over(wanted & (sources.stored == OTHER))
+            filling.left.add(wanted & (sources.stored == OTHER))
             geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
             pixels = _format(out, normalisation)
             kept = self._dataset.claim(rows, np.isin(sources.stored, (JPEG, JPEG_FILE)))
@@ -75,12 +89,6 @@ class NativeBackend:
         if not self._odd:
             return np.zeros(len(rows), bool)
         return np.fromiter((row in self._odd for row in rows.tolist()), bool, len(rows))
-
-    def portable(self) -> PortableBackend:
-        """Threads for what the native ones leave."""
-        if self._portable is None:
-            self._portable = PortableBackend(self._dataset, self._threads)
-        return self._portable
 
     def note_odd(self, rows: np.ndarray) -> None:
         """Remember `rows` that the native threads could not decode."""
@@ -95,21 +103,22 @@ class NativeBackend:
 
     def close(self, wait: bool = True) -> None:
         self._pool.close()  # which never takes longer than the samples in work
-        if self._portable is not None:
-            self._portable.close(wait)
+        self._left.close(wait)
 
 
 class NativeFilling:
-    """A batch in the hands of both kinds of threads."""
+    """A batch in the hands of both kinds of threads.
 
-    def __init__(
-        self, backend: NativeBackend, plan: BatchPlan, out: Tensor, normalisation: Normalisation | None
-    ) -> None:
-        self._backend, self._plan, self._out, self._normalisation = backend, plan, out, normalisation
+    Attributes:
+        left: the portable part.
+    """
+
+    def __init__(self, backend: NativeBackend, plan: BatchPlan, left: LeftOverFilling) -> None:
+        self.left = left
+        self._backend, self._plan = backend, plan
         self._native: NativeHandle | None = None
         self._wanted = np.zeros(len(plan.samples), bool)  # of the native threads
         self._claimed = np.zeros(len(plan.samples), bool)  # that are left in the data set's memory, too
-        self._portable: list[tuple[np.ndarray, Tensor, PortableFilling]] = []
 
     def start(self, native: NativeHandle, samples: np.ndarray, kept: Kept | None) -> None:
         """`samples` ((B,) bool) are in the native threads' hands."""
@@ -117,22 +126,8 @@ class NativeFilling:
         if kept is not None:
             self._claimed = kept.offsets >= 0
 
-    def hand_over(self, samples: np.ndarray) -> None:
-        """Have `samples` ((B,) bool) done the portable way."""
-        if samples.any():
-            pixels = torch.empty(self._out.shape, dtype=torch.uint8)
-            self._portable.append((samples, pixels, self._backend.portable().submit(self._plan, samples, pixels)))
-            self._backend.handed_over += int(samples.sum())
-
     def result(self) -> dict[int, Exception]:
-        failures = self._native_result()
-        for samples, pixels, filling in self._portable:
-            failed = filling.result()
-            samples = samples.copy()
-            samples[list(failed)] = False
-            self._store(np.tile(samples, self._plan.views), pixels)
-            failures |= failed
-        return failures
+        return self._native_result() | self.left.result()
 
     def _native_result(self) -> dict[int, Exception]:
         if self._native is None:
@@ -142,22 +137,13 @@ class NativeFilling:
         self._settle(outcomes == DONE)
         left = self._wanted & (outcomes == NOT_HANDLED)
         self._backend.note_odd(self._plan.samples[left])
-        self.hand_over(left)
+        self.left.add(left)
         failures: dict[int, Exception] = {
             position: self._backend.image_error(int(self._plan.samples[position]), reasons[position])
             for position in np.flatnonzero(self._wanted & (outcomes == FAILED)).tolist()
         }
         dropped = self._wanted & ~np.isin(outcomes, (DONE, NOT_HANDLED, FAILED))
         return failures | {position: CancelledError() for position in np.flatnonzero(dropped).tolist()}
-
-    def _store(self, entries: np.ndarray, pixels: Tensor) -> None:
-        """Bring `entries` ((E,) bool) of uint8 `pixels` into the batch's own format."""
-        for position in np.flatnonzero(entries).tolist():
-            values = pixels[position]
-            if self._normalisation is not None:
-                scale, shift = torch.tensor(self._normalisation.scale), torch.tensor(self._normalisation.shift)
-                values = values.to(torch.float32).mul_(scale).add_(shift)
-            self._out[position] = values
 
     def _settle(self, done: np.ndarray) -> None:
         if self._claimed.any():
@@ -168,8 +154,7 @@ class NativeFilling:
         if self._native is not None:
             self._native.cancel()
             self._settle(self._native.outcomes()[0] == DONE)
-        for _, _, filling in self._portable:
-            filling.cancel()
+        self.left.cancel()
 
 
 def _as_array(out: Tensor) -> np.ndarray:

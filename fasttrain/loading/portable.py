@@ -56,6 +56,7 @@ class PortableBackend:
 
     normalises = False
     on_device = False
+    uses_index = False
 
     def __init__(self, dataset: ImageDataset, threads: int) -> None:
         self._dataset = dataset

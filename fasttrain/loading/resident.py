@@ -61,6 +61,9 @@ class ResidentDataset(ImageDataset):
     def are_raw(self, rows: np.ndarray) -> np.ndarray:
         return self._inner.are_raw(rows)
 
+    def are_indexed(self, rows: np.ndarray) -> np.ndarray:
+        return self._inner.are_indexed(rows)
+
     def string_ids(self, rows: np.ndarray) -> list[str]:
         return self._inner.string_ids(rows)
 

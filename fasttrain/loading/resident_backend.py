@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasttrain.base.errors import ImageError
+from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.kernels import device_stage
 from fasttrain.kernels.loading import Geometry
 from fasttrain.kernels.pixels import FlatImages
@@ -17,6 +17,22 @@ from fasttrain.loading.views import eval_view
 
 _CHUNK = 256 << 20  # bytes of pixels that are decoded before they go to the device
 _POINT = eval_view(1, crop_pct=1.0, crop_mode="squash")  # the cheapest view, for images that are decoded as a whole
+
+
+def check_resident(resident: str, device: torch.device, backend: str, memory_budget: int | str | None) -> None:
+    """Refuse settings of a `Loader` that do not go with images in the GPU's memory.
+
+    Raises:
+        LoaderError: they do not.
+    """
+    if resident != "gpu":
+        raise LoaderError(f"resident must be 'gpu' or None, not {resident!r}")
+    if device.type != "cuda":
+        raise LoaderError("resident='gpu' needs device='cuda'; to keep decoded images on the CPU, use memory_budget")
+    if backend not in ("auto", "native", "portable"):
+        raise LoaderError(f"resident='gpu' decodes each image once, on the CPU; leave backend={backend!r} out")
+    if memory_budget is not None:
+        raise LoaderError("resident='gpu' needs no memory on the CPU; leave memory_budget out")
 
 
 class ResidentBackend:
@@ -34,6 +50,7 @@ class ResidentBackend:
 
     normalises = False
     on_device = True
+    uses_index = False
 
     def __init__(self, made_for: Circumstances, rows: np.ndarray, device: torch.device, make: Make) -> None:
         self._stream, dataset = made_for.stream, made_for.dataset

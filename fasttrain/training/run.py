@@ -298,6 +298,7 @@ class Trainer:
             threads=settings.threads,
             backend=settings.backend,
             decode=settings.decode,
+            index=settings.index,
             on_error=settings.on_error,
             indices=read_ids(Path(ids)) if ids is not None else None,
             **options,

@@ -102,7 +102,7 @@ class TrainSettings(Settings):
         memory_budget: memory of the machine for training images, as ``8GB`` or ``auto``; None: the page cache, as it
             comes.
         resident: ``gpu`` keeps all training images, decoded, in each GPU's memory.
-        backend, decode: of the loader (see `fasttrain.loading.loader.Loader`).
+        backend, decode, index: of the loader (see `fasttrain.loading.loader.Loader`).
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
         checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
     """
@@ -132,6 +132,7 @@ class TrainSettings(Settings):
     resident: Literal["gpu"] | None = None
     backend: str = "auto"
     decode: Literal["exact", "fast"] = "exact"
+    index: bool = True
     on_error: Literal["raise", "skip"] = "raise"
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     sampling: SamplingSettings = SamplingSettings()

@@ -110,9 +110,9 @@ void BatchPool::run(State& state) {
     if (work->next >= work->samples.size()) state.queue.pop_front();
     held.unlock();
     error.clear();
-    const Target* targets = work->targets.data() + index * work->views;
-    const Outcome outcome =
-        fill_sample(work->samples[index], targets, work->views, work->output, work->fast, scratch, error);
+    const Target* first = work->targets.data() + index * work->views;
+    const Targets targets{first, work->views, work->output, work->fast};
+    const Outcome outcome = fill_sample(work->samples[index], targets, scratch, error);
     held.lock();
     work->outcomes[index] = outcome;
     if (outcome == Outcome::failed) work->errors[index].swap(error);

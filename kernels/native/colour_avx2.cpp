@@ -5,12 +5,7 @@
 
 #include "colour_kernels.h"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+#include "avx2_begin.inc"
 
 #include "half.h"
 
@@ -30,10 +25,6 @@ inline void convert_halves(const float* values, int count, std::uint16_t* out) {
 #define CONVERT_HALVES convert_halves
 #include "colour_kernels.inc"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "simd_end.inc"
 
 #endif

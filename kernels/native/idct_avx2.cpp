@@ -5,12 +5,7 @@
 
 #include "idct_kernels.h"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+#include "avx2_begin.inc"
 
 namespace {
 using V = __m256i;
@@ -32,6 +27,7 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 
 #define BLOCKS 2
 #define IDCT idct_avx2
+#define HALF_IDCT idct_half_avx2
 #define ALL_WORDS _mm256_set1_epi32
 #define ALL_BYTES _mm256_set1_epi8
 #define MADD _mm256_madd_epi16
@@ -56,10 +52,6 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 #define STORE_TWO_ROWS store_two_rows
 #include "idct_kernels.inc"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "simd_end.inc"
 
 #endif

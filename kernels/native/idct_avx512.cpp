@@ -5,12 +5,7 @@
 
 #include "idct_kernels.h"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
-#endif
+#include "avx512_begin.inc"
 
 namespace {
 using V = __m512i;
@@ -36,6 +31,7 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 
 #define BLOCKS 4
 #define IDCT idct_avx512
+#define HALF_IDCT idct_half_avx512
 #define ALL_WORDS _mm512_set1_epi32
 #define ALL_BYTES _mm512_set1_epi8
 #define MADD _mm512_madd_epi16
@@ -60,10 +56,6 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 #define STORE_TWO_ROWS store_two_rows
 #include "idct_kernels.inc"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "simd_end.inc"
 
 #endif

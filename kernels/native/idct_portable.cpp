@@ -18,6 +18,7 @@ inline void store_two_rows(std::uint8_t* out, std::size_t pitch, V rows) {
 
 #define BLOCKS 1
 #define IDCT idct_portable
+#define HALF_IDCT idct_half_portable
 #define ALL_WORDS _mm_set1_epi32
 #define ALL_BYTES _mm_set1_epi8
 #define MADD _mm_madd_epi16
@@ -102,13 +103,15 @@ void idct_portable(std::int16_t* blocks, std::uint8_t* extents, int count, const
 
 namespace fasttrain {
 
-Idct idct_kernel(Simd level) {
+Idct idct_kernel(Simd level, int side) {
+  if (side == 1) return idct_eighth;
+  if (side == 2) return idct_quarter;
 #if defined(__x86_64__)
-  if (level == Simd::avx512) return idct_avx512;
-  if (level == Simd::avx2) return idct_avx2;
+  if (level == Simd::avx512) return side == 4 ? idct_half_avx512 : idct_avx512;
+  if (level == Simd::avx2) return side == 4 ? idct_half_avx2 : idct_avx2;
 #endif
   (void)level;
-  return idct_portable;
+  return side == 4 ? idct_half_portable : idct_portable;
 }
 
 }  // namespace fasttrain

@@ -18,7 +18,7 @@ void IndexedDecoder::open(const std::uint8_t* data, std::size_t size, const std:
   scan_.open(header_, index);
 }
 
-void IndexedDecoder::start(const UnitRegion& region, int held) {
+void IndexedDecoder::start(const UnitRegion& region, int held, int eighths) {
   region_ = region;
   next_ = region.top;
   const ScanShape& shape = header_.shape;
@@ -27,11 +27,14 @@ void IndexedDecoder::start(const UnitRegion& region, int held) {
   const int slots = held + 1;  // two rows are decoded at a time
   std::size_t bytes = 0;
   for (int i = 0; i < shape.components; ++i) {
-    planes_[i].pitch = static_cast<std::size_t>(8 * units * shape.columns[i]) + kPad;
-    planes_[i].lines = 8 * shape.rows[i] * slots;
-    bytes += planes_[i].pitch * static_cast<std::size_t>(planes_[i].lines);
+    Plane& plane = planes_[i];
+    plane.side = block_side(header_, i, eighths);
+    plane.idct = idct_kernel(current_simd(), plane.side);
+    plane.pitch = static_cast<std::size_t>(plane.side * units * shape.columns[i]) + kPad;
+    plane.lines = plane.side * shape.rows[i] * slots;
+    bytes += plane.pitch * static_cast<std::size_t>(plane.lines);
     const std::uint16_t* steps = header_.quantisation[header_.components[i].quantisation];
-    for (int k = 0; k < 64; ++k) planes_[i].quantisation[kZigzag.places[k]] = static_cast<std::int16_t>(steps[k]);
+    for (int k = 0; k < 64; ++k) plane.quantisation[kZigzag.places[k]] = static_cast<std::int16_t>(steps[k]);
   }
   if (samples_.size() < bytes) samples_.resize(bytes);
   std::uint8_t* start = samples_.data();
@@ -51,16 +54,15 @@ void IndexedDecoder::decode_to(int stop) {
 }
 
 void IndexedDecoder::transform(int row, CoefficientRow& blocks) {
-  const Idct idct = idct_kernel(current_simd());
   const ScanShape& shape = header_.shape;
   for (int i = 0; i < shape.components; ++i) {
     const Plane& plane = planes_[i];
     const int count = (region_.right - region_.left) * shape.columns[i];
     for (int r = 0; r < shape.rows[i]; ++r) {
       const std::size_t place = blocks.place(i, r);
-      const int line = 8 * (row * shape.rows[i] + r) % plane.lines;
-      idct(blocks.block(place), blocks.extent(place), count, plane.quantisation,
-           plane.start + static_cast<std::size_t>(line) * plane.pitch, plane.pitch);
+      const int line = plane.side * (row * shape.rows[i] + r) % plane.lines;
+      plane.idct(blocks.block(place), blocks.extent(place), count, plane.quantisation,
+                 plane.start + static_cast<std::size_t>(line) * plane.pitch, plane.pitch);
     }
   }
 }

@@ -24,8 +24,9 @@ class IndexedDecoder {
   void open(const std::uint8_t* data, std::size_t size, const std::uint64_t* index, std::size_t entries);
   const IndexedHeader& header() const { return header_; }
 
-  // Begin at the top of the region; `held` rows of MCUs will be looked at at a time.
-  void start(const UnitRegion& region, int held);
+  // Begin at the top of the region; `held` rows of MCUs will be looked at at a time. `eighths` (1, 2, 4 or 8) is the size at
+  // which the image is decoded; see block_side.
+  void start(const UnitRegion& region, int held, int eighths = 8);
   // Decode up to this row of MCUs. Throws JpegError where the stream or the index is damaged.
   void decode_to(int stop);
 
@@ -36,7 +37,7 @@ class IndexedDecoder {
     return plane.start + static_cast<std::size_t>(y % plane.lines) * plane.pitch;
   }
   // Columns of a component in front of the region.
-  int left(int component) const { return 8 * region_.left * header_.shape.columns[component]; }
+  int left(int component) const { return planes_[component].side * region_.left * header_.shape.columns[component]; }
 
   std::size_t bytes() const;
 
@@ -45,6 +46,8 @@ class IndexedDecoder {
     std::uint8_t* start = nullptr;
     std::size_t pitch = 0;
     int lines = 0;  // that are held
+    int side = 8;   // of a block
+    Idct idct = nullptr;
     std::int16_t quantisation[64];
   };
 

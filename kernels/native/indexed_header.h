@@ -32,6 +32,10 @@ struct IndexedHeader {
   std::size_t scan_size = 0;                        // up to the end of the file
 };
 
+// The side of a component's blocks in an image that is decoded at `eighths` (1, 2, 4 or 8) of its size. Chroma of fewer
+// samples is reduced the less, as libjpeg does it (jpeg_calc_output_dimensions in jdmaster.c).
+int block_side(const IndexedHeader& header, int component, int eighths);
+
 // Throws JpegError for a damaged header, and for an image of a kind that has no index.
 void read_indexed_header(const std::uint8_t* data, std::size_t size, IndexedHeader& header);
 

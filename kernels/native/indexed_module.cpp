@@ -31,7 +31,7 @@ py::object make_index(const py::buffer& buffer) {
     const py::gil_scoped_release unlocked;
     check_jpeg(view.data(), view.size(), &index);
   }
-  return entries_of(index, view);
+  return entries_of(index);
 }
 
 // The way of one sample after the other through the decoder, whose memory is used again.
@@ -68,21 +68,24 @@ class Reader {
     return py::cast(found);
   }
 
-  py::list planes(const py::buffer& buffer, const Entries& index, const Region& units) {
+  py::list planes(const py::buffer& buffer, const Entries& index, const Region& units, int eighths) {
     const BufferView view(buffer);
     decoder_.open(view.data(), view.size(), index.data(), static_cast<std::size_t>(index.size()));
     const ScanShape& shape = decoder_.header().shape;
     const UnitRegion region = region_of(units, shape);
-    decoder_.start(region, 1);
+    if (eighths != 1 && eighths != 2 && eighths != 4 && eighths != 8) throw py::value_error("eighths are 1, 2, 4 or 8");
+    decoder_.start(region, 1, eighths);
+    int sides[3];
     std::vector<py::array_t<std::uint8_t>> found;
     for (int i = 0; i < shape.components; ++i) {
-      found.emplace_back(std::vector<py::ssize_t>{(region.bottom - region.top) * shape.rows[i] * 8,
-                                                  (region.right - region.left) * shape.columns[i] * 8});
+      sides[i] = block_side(decoder_.header(), i, eighths);
+      found.emplace_back(std::vector<py::ssize_t>{(region.bottom - region.top) * shape.rows[i] * sides[i],
+                                                  (region.right - region.left) * shape.columns[i] * sides[i]});
     }
     for (int row = region.top; row < region.bottom; ++row) {
       decoder_.decode_to(row + 1);
       for (int i = 0; i < shape.components; ++i) {
-        const int high = 8 * shape.rows[i];
+        const int high = sides[i] * shape.rows[i];
         for (int line = row * high; line < (row + 1) * high; ++line) {
           py::array_t<std::uint8_t>& plane = found[static_cast<std::size_t>(i)];
           std::memcpy(plane.mutable_data(line - region.top * high, 0), decoder_.line(i, line),
@@ -96,7 +99,7 @@ class Reader {
   void views(const py::buffer& buffer, const Entries& index, py::array& out, const std::string& dtype,
              const std::array<float, 3>& scale, const std::array<float, 3>& shift, const std::string& filter,
              const Numbers& boxes, const Numbers& resized, const Numbers& windows, const std::vector<bool>& hflip,
-             const std::vector<bool>& vflip) {
+             const std::vector<bool>& vflip, bool fast) {
     const BufferView view(buffer);
     Output output{};
     output.kind = pixel_of(dtype);
@@ -138,7 +141,7 @@ class Reader {
       one.filter = filter_of(filter);
       one.hflip = hflip[static_cast<std::size_t>(i)];
       one.vflip = vflip[static_cast<std::size_t>(i)];
-      views_[static_cast<std::size_t>(i)].plan(one, header);
+      views_[static_cast<std::size_t>(i)].plan(one, header, fast);
       outs.push_back(static_cast<std::uint8_t*>(out.mutable_data()) + i * out.strides(0));
     }
     const py::gil_scoped_release unlocked;
@@ -166,12 +169,12 @@ py::array_t<T> shaped(const std::vector<T>& values, std::vector<py::ssize_t> sha
   return py::array_t<T>(std::move(shape), values.data());
 }
 
-py::list libjpeg_planes(const py::buffer& buffer, bool wants_samples) {
+py::list libjpeg_planes(const py::buffer& buffer, bool wants_samples, int eighths) {
   const BufferView view(buffer);
   py::list found;
-  for (const LibjpegPlane& plane : read_libjpeg_planes(view.data(), view.size(), wants_samples)) {
+  for (const LibjpegPlane& plane : read_libjpeg_planes(view.data(), view.size(), wants_samples, eighths)) {
     if (wants_samples) {
-      found.append(shaped(plane.samples, {8 * plane.rows, 8 * plane.columns}));
+      found.append(shaped(plane.samples, {plane.side * plane.rows, plane.side * plane.columns}));
     } else {
       found.append(shaped(plane.blocks, {plane.rows, plane.columns, 64}));
     }
@@ -179,34 +182,24 @@ py::list libjpeg_planes(const py::buffer& buffer, bool wants_samples) {
   return found;
 }
 
-// Whether the reader of indexed images takes this one: it knows fewer markers than libjpeg.
-bool is_readable(const BufferView& view) {
-  IndexedHeader header;
-  try {
-    read_indexed_header(view.data(), view.size(), header);
-  } catch (const JpegError&) {
-    return false;
-  }
-  return true;
-}
-
 }  // namespace
 
-py::object entries_of(const ScanIndex& index, const BufferView& view) {
-  if (!index.is_complete() || !is_readable(view)) return py::none();
+py::object entries_of(const ScanIndex& index) {
+  if (!index.is_complete()) return py::none();
   return py::array_t<std::uint64_t>(static_cast<py::ssize_t>(index.entries().size()), index.entries().data());
 }
 
 void bind_indexed(py::module_& module) {
   module.def("index", &make_index, py::arg("data"));
-  module.def("libjpeg_planes", &libjpeg_planes, py::arg("data"), py::arg("wants_samples"));
+  module.def("libjpeg_planes", &libjpeg_planes, py::arg("data"), py::arg("wants_samples"),
+             py::arg("eighths"));
   py::class_<Reader>(module, "IndexedReader")
       .def(py::init<>())
       .def("coefficients", &Reader::coefficients, py::arg("data"), py::arg("index"), py::arg("units"))
-      .def("planes", &Reader::planes, py::arg("data"), py::arg("index"), py::arg("units"))
+      .def("planes", &Reader::planes, py::arg("data"), py::arg("index"), py::arg("units"), py::arg("eighths"))
       .def("views", &Reader::views, py::kw_only(), py::arg("data"), py::arg("index"), py::arg("out"), py::arg("dtype"),
            py::arg("scale"), py::arg("shift"), py::arg("filter"), py::arg("boxes"), py::arg("resized"),
-           py::arg("windows"), py::arg("hflip"), py::arg("vflip"));
+           py::arg("windows"), py::arg("hflip"), py::arg("vflip"), py::arg("fast"));
 }
 
 }  // namespace fasttrain

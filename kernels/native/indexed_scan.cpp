@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kMaxBlocks = 10;            // of an MCU
 constexpr std::size_t kSlack = 512;       // zero bytes behind a stretch: a block may begin in it and be all beyond its end
-constexpr std::size_t kPadBlocks = 4;     // blocks that are transformed at a time, at the most
+constexpr std::size_t kPadBlocks = 8;     // blocks that are transformed at a time, at the most
 constexpr const char* kNoCode = "its entropy code is damaged: a code that stands for nothing";
 constexpr const char* kTooMany = "its entropy code is damaged: a block with too many coefficients";
 constexpr const char* kNoFit = "its random-access index does not fit it";

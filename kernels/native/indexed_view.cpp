@@ -16,6 +16,15 @@ Mixing mixing_of(ColourModel colour) {
   }
 }
 
+int eighths_of(const View& view) {
+  int eighths = 8;
+  while (eighths > 1 && view.width * (eighths / 2) >= 8 * view.resized_width &&
+         view.height * (eighths / 2) >= 8 * view.resized_height) {
+    eighths /= 2;
+  }
+  return eighths;
+}
+
 UnitRegion union_of(const std::vector<IndexedView>& views) {
   UnitRegion whole = views.front().region();
   for (const IndexedView& view : views) {
@@ -29,30 +38,42 @@ UnitRegion union_of(const std::vector<IndexedView>& views) {
 }  // namespace
 
 // Returns the number of the component's axes; components of equal factors share them.
-int IndexedView::add_axes(const View& view, const IndexedHeader& header, int component) {
+int IndexedView::add_axes(const IndexedHeader& header, int component) {
   const IndexedComponent& own = header.components[component];
   for (int other = 0; other < component; ++other) {
     const IndexedComponent& seen = header.components[other];
     if (seen.columns == own.columns && seen.rows == own.rows) return sources_[other].axes;
   }
-  const double across = static_cast<double>(own.columns) / header.components[0].columns;
-  const double down = static_cast<double>(own.rows) / header.components[0].rows;
-  make_axis(span_of(view.left, view.width, across, own.width, view.resized_width, view.offset_x, view.size), view.filter,
-            view.hflip, x_[component]);
-  make_axis(span_of(view.top, view.height, down, own.height, view.resized_height, view.offset_y, view.size), view.filter,
-            false, y_[component]);
+  const View& view = view_;
+  const int side = block_side(header, component, eighths_);
+  const int across = own.columns * side, whole_across = header.components[0].columns * 8;
+  const int down = own.rows * side, whole_down = header.components[0].rows * 8;
+  const int width = (header.width * across + whole_across - 1) / whole_across;  // samples
+  const int height = (header.height * down + whole_down - 1) / whole_down;
+  make_axis(span_of(view.left, view.width, static_cast<double>(across) / whole_across, width, view.resized_width,
+                    view.offset_x, view.size),
+            view.filter, view.hflip, x_[component]);
+  make_axis(span_of(view.top, view.height, static_cast<double>(down) / whole_down, height, view.resized_height,
+                    view.offset_y, view.size),
+            view.filter, false, y_[component]);
   return component;
 }
 
-void IndexedView::plan(const View& view, const IndexedHeader& header) {
+void IndexedView::plan(const View& view, const IndexedHeader& header, bool fast) {
   view_ = view;
+  set_eighths(fast ? eighths_of(view) : 8, header);
+}
+
+void IndexedView::set_eighths(int eighths, const IndexedHeader& header) {
+  eighths_ = eighths;
   mixing_ = mixing_of(header.colour);
   components_ = header.shape.components;
   region_ = {header.shape.across, header.shape.down, 0, 0};
   for (int i = 0; i < components_; ++i) {
     Source& source = sources_[i];
-    source.axes = add_axes(view, header, i);
-    const int wide = 8 * header.shape.columns[i], high = 8 * header.shape.rows[i];
+    source.axes = add_axes(header, i);
+    const int side = block_side(header, i, eighths);
+    const int wide = side * header.shape.columns[i], high = side * header.shape.rows[i];
     source.unit_lines = high;
     const Axis& x = x_[source.axes];
     const Axis& y = y_[source.axes];
@@ -61,7 +82,7 @@ void IndexedView::plan(const View& view, const IndexedHeader& header) {
   }
   kernels_ = &plane_kernels(current_simd());
   held_ = 1;
-  for (int line = 0; line < view.size; line += kernels_->lines) {
+  for (int line = 0; line < view_.size; line += kernels_->lines) {
     for (int i = 0; i < components_; ++i) {
       const Axis& y = y_[sources_[i].axes];
       held_ = std::max(held_, stop_of(line) - (y.low + y.starts[line]) / sources_[i].unit_lines);
@@ -139,12 +160,14 @@ std::size_t IndexedView::bytes() const {
 
 void make_indexed_views(IndexedDecoder& decoder, std::vector<IndexedView>& views, const Output& output,
                         void* const* outs) {
-  int held = 1;
+  int held = 1, eighths = 1;
+  for (const IndexedView& view : views) eighths = std::max(eighths, view.eighths());
   for (std::size_t i = 0; i < views.size(); ++i) {
+    if (views[i].eighths() != eighths) views[i].set_eighths(eighths, decoder.header());
     views[i].start(output, outs[i]);
     held = std::max(held, views[i].held());
   }
-  decoder.start(union_of(views), held);
+  decoder.start(union_of(views), held, eighths);
   while (true) {
     // Steps are done in the order in which the last row of each comes, so no more rows are held than one step needs.
     IndexedView* next = nullptr;

@@ -15,11 +15,18 @@ namespace fasttrain {
 // One view, on its way. Its memory is used again for other samples.
 class IndexedView {
  public:
-  // Work out the weights. The view's box and window must be inside of the image and the resized box.
-  void plan(const View& view, const IndexedHeader& header);
+  // Work out the weights. The view's box and window must be inside of the image and the resized box. `fast` decodes at the
+  // smallest size, in eighths, at which the box has as many pixels along both sides as it is resized to.
+  void plan(const View& view, const IndexedHeader& header, bool fast = false);
+
+  int eighths() const { return eighths_; }
+  // Change the size at which the image is decoded.
+  void set_eighths(int eighths, const IndexedHeader& header);
 
   const UnitRegion& region() const { return region_; }  // what has to be decoded
   int held() const { return held_; }                    // rows of MCUs that a step needs, at the most
+  const Axis& across(int component) const { return x_[sources_[component].axes]; }
+  const Axis& down(int component) const { return y_[sources_[component].axes]; }
 
   // Begin; `out` has room for size x size pixels.
   void start(const Output& output, void* out);
@@ -35,10 +42,11 @@ class IndexedView {
     int unit_lines = 0;  // samples of an MCU, one below the other
   };
 
-  int add_axes(const View& view, const IndexedHeader& header, int component);
+  int add_axes(const IndexedHeader& header, int component);
   int stop_of(int line) const;  // of the step that begins with this line
 
   View view_{};
+  int eighths_ = 8;
   Mixing mixing_ = Mixing::ycc;
   int components_ = 0;
   Source sources_[3];
@@ -55,7 +63,8 @@ class IndexedView {
   std::vector<const std::uint8_t*> rows_[3];
 };
 
-// Carry out views of an image that was opened, all from one decoding. `outs` has a place for each. Throws JpegError where
+// Carry out views of an image that was opened, all from one decoding, at the largest size that any of them was planned
+// for. `outs` has a place for each. Throws JpegError where
 // the stream or the index is damaged.
 void make_indexed_views(IndexedDecoder& decoder, std::vector<IndexedView>& views, const Output& output,
                         void* const* outs);

@@ -108,6 +108,29 @@ void locate(const Sources& sources, py::ssize_t i, Sample& sample) {
   }
 }
 
+// Random-access indices: (B, 3) number of the buffer, offset and length in bytes, 0 for none; or nothing at all. What
+// cannot be there is the caller's mistake; whether an index fits its image is seen when it is used.
+void locate_indices(const std::vector<py::buffer_info>& buffers, const Numbers& index, std::vector<Sample>& samples) {
+  if (index.size() == 0) return;
+  check_shape(index, static_cast<py::ssize_t>(samples.size()), 3, "index");
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    const auto row = static_cast<py::ssize_t>(i);
+    const std::int64_t number = index.at(row, 0), offset = index.at(row, 1), length = index.at(row, 2);
+    if (length == 0) continue;
+    const bool known = number >= 0 && number < static_cast<std::int64_t>(buffers.size());
+    const py::ssize_t size = known ? buffers[static_cast<std::size_t>(number)].size : 0;
+    if (offset < 0 || length < 0 || length > size || offset > size - length) {
+      throw py::value_error("a random-access index lies outside of its buffer");
+    }
+    const auto* start = static_cast<const std::uint8_t*>(buffers[static_cast<std::size_t>(number)].ptr) + offset;
+    if (reinterpret_cast<std::uintptr_t>(start) % alignof(std::uint64_t) != 0 || length % 8 != 0) {
+      throw py::value_error("a random-access index is not made of aligned entries of 8 bytes");
+    }
+    samples[i].index = reinterpret_cast<const std::uint64_t*>(start);
+    samples[i].entries = static_cast<std::size_t>(length) / 8;
+  }
+}
+
 void check_bytes(const py::buffer_info& info) {
   if (info.itemsize != 1 || info.ndim != 1 || (info.size > 1 && info.strides[0] != 1)) {
     throw py::value_error("a contiguous buffer of bytes is needed");
@@ -142,8 +165,9 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
                                 const std::string& filter, const Flags& stored, const py::list& buffers,
                                 const Numbers& buffer, const Numbers& offsets, const Numbers& lengths,
                                 const std::vector<std::optional<std::string>>& paths, const Numbers& sizes,
-                                const Numbers& boxes, const Numbers& resized, const Numbers& windows, const Flags& hflip,
-                                const Flags& vflip, const py::object& keep, const Numbers& keep_at) {
+                                const Numbers& index, const Numbers& boxes, const Numbers& resized,
+                                const Numbers& windows, const Flags& hflip, const Flags& vflip, const py::object& keep,
+                                const Numbers& keep_at) {
   auto work = std::make_shared<BatchWork>();
   work->output.kind = pixel_of(dtype);
   std::copy(scale.begin(), scale.end(), work->output.scale);
@@ -179,6 +203,7 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
     sample.width = narrow(sizes.at(i, 0));
     sample.height = narrow(sizes.at(i, 1));
   }
+  locate_indices(opened, index, work->samples);
   if (!keep.is_none()) {
     opened.push_back(py::cast<py::buffer>(keep).request(true));
     check_bytes(opened.back());
@@ -213,9 +238,9 @@ void bind_loading(py::module_& module) {
       .def("close", &BatchPool::close, py::call_guard<py::gil_scoped_release>())
       .def("submit", &submit, py::kw_only(), py::arg("out"), py::arg("dtype"), py::arg("scale"), py::arg("shift"),
            py::arg("fast"), py::arg("filter"), py::arg("stored"), py::arg("buffers"), py::arg("buffer"),
-           py::arg("offsets"), py::arg("lengths"), py::arg("paths"), py::arg("sizes"), py::arg("boxes"),
-           py::arg("resized"), py::arg("windows"), py::arg("hflip"), py::arg("vflip"), py::arg("keep"),
-           py::arg("keep_at"));
+           py::arg("offsets"), py::arg("lengths"), py::arg("paths"), py::arg("sizes"), py::arg("index"),
+           py::arg("boxes"), py::arg("resized"), py::arg("windows"), py::arg("hflip"), py::arg("vflip"),
+           py::arg("keep"), py::arg("keep_at"));
   module.def("usable_simd", [] {
     std::vector<std::string> names;
     for (const Simd level : usable_simd()) names.push_back(simd_name(level));

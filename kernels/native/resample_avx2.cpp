@@ -5,12 +5,7 @@
 
 #include "plane_kernels.h"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+#include "avx2_begin.inc"
 
 namespace {
 inline __m256 widen(const std::uint8_t* bytes) {
@@ -33,10 +28,6 @@ inline __m256 limit(__m256 value) {
 #define HAS_F16C 1
 #include "resample_kernels.inc"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "simd_end.inc"
 
 #endif

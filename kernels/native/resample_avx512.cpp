@@ -5,12 +5,7 @@
 
 #include "plane_kernels.h"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
-#endif
+#include "avx512_begin.inc"
 
 namespace {
 inline __m512 widen(const std::uint8_t* bytes) {
@@ -37,10 +32,6 @@ inline __m512 limit(__m512 value) {
 #define HAS_F16C 1
 #include "resample_kernels.inc"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "simd_end.inc"
 
 #endif

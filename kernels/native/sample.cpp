@@ -44,13 +44,6 @@ class RawRows final : public RowSource {
   std::vector<const std::uint8_t*> pointers_;
 };
 
-// What is to be made of a sample.
-struct Targets {
-  const Target* first;
-  int count;
-  const Output& output;
-};
-
 // Work out all views of an image that was decoded at `ratio` of its size; what has to be read for them.
 Region plan_views(const Targets& targets, double ratio, int width, int height, Scratch& scratch) {
   scratch.views.resize(static_cast<std::size_t>(targets.count));
@@ -87,7 +80,7 @@ void decode_whole(JpegRows& rows, std::uint8_t* pixels) {
   for (int y = 0; y < rows.height(); ++y) std::memcpy(pixels + pitch * y, rows.rows(y, 1)[0], pitch);
 }
 
-void fill_from_jpeg(Stream stream, const Sample& sample, const Targets& targets, bool fast, Scratch& scratch) {
+void fill_from_jpeg(Stream stream, const Sample& sample, const Targets& targets, Scratch& scratch) {
   JpegRows rows(stream.data, stream.size, scratch.rows);
   if (rows.width() != sample.width || rows.height() != sample.height) throw NotHandled();
   if (sample.keep != nullptr) {
@@ -95,7 +88,7 @@ void fill_from_jpeg(Stream stream, const Sample& sample, const Targets& targets,
     return fill_from_pixels(sample.keep, sample, targets, scratch);
   }
   double ratio = 1.0;
-  if (fast) {
+  if (targets.fast) {
     int eighths = 1;
     for (int i = 0; i < targets.count; ++i) eighths = std::max(eighths, eighths_of(targets.first[i].view));
     rows.shrink(eighths);
@@ -104,6 +97,11 @@ void fill_from_jpeg(Stream stream, const Sample& sample, const Targets& targets,
   const Region region = plan_views(targets, ratio, rows.shrunk_width(), rows.shrunk_height(), scratch);
   rows.start(region, taps_of(scratch.views));
   make_views(targets, region.left, rows, scratch);
+}
+
+void fill_from_index(const Sample& sample, const Targets& targets, Scratch& scratch) {
+  if (!scratch.indexed) scratch.indexed = std::make_unique<IndexedSample>();
+  scratch.indexed->fill(sample, targets);
 }
 
 // --- files ----------------------------------------------------------------------------------------------------------
@@ -160,7 +158,7 @@ const char* fault_of(const Sample& sample, const View& view) {
   return nullptr;
 }
 
-void fill(const Sample& sample, const Targets& targets, bool fast, Scratch& scratch) {
+void fill(const Sample& sample, const Targets& targets, Scratch& scratch) {
   for (int i = 0; i < targets.count; ++i) {
     if (const char* fault = fault_of(sample, targets.first[i].view)) throw JpegError(fault);
   }
@@ -168,11 +166,13 @@ void fill(const Sample& sample, const Targets& targets, bool fast, Scratch& scra
     case Stored::raw:
       return fill_from_pixels(sample.data, sample, targets, scratch);
     case Stored::jpeg:
-      return fill_from_jpeg({sample.data, sample.length}, sample, targets, fast, scratch);
+      // A whole image is libjpeg's: what is kept of it serves later views, and none of them is to differ from the others.
+      if (sample.index != nullptr && sample.keep == nullptr) return fill_from_index(sample, targets, scratch);
+      return fill_from_jpeg({sample.data, sample.length}, sample, targets, scratch);
     case Stored::jpeg_file: {
       const Stream stream = read_file(sample, scratch.file);
       if (may_need_turning(stream.data, stream.size)) throw NotHandled();
-      return fill_from_jpeg(stream, sample, targets, fast, scratch);
+      return fill_from_jpeg(stream, sample, targets, scratch);
     }
     default:
       throw NotHandled();
@@ -192,12 +192,12 @@ void Scratch::trim() {
   if (bytes > kMaxKept) give_back(views);
   if (file.capacity() > kMaxKept) give_back(file);
   if (rows.capacity() > kMaxKept) give_back(rows);
+  if (indexed && indexed->bytes() > kMaxKept) indexed.reset();
 }
 
-Outcome fill_sample(const Sample& sample, const Target* targets, int count, const Output& output, bool fast,
-                    Scratch& scratch, std::string& error) {
+Outcome fill_sample(const Sample& sample, const Targets& targets, Scratch& scratch, std::string& error) {
   try {
-    fill(sample, {targets, count, output}, fast, scratch);
+    fill(sample, targets, scratch);
     scratch.trim();
     return Outcome::done;
   } catch (const NotHandled&) {
@@ -212,6 +212,17 @@ Outcome fill_sample(const Sample& sample, const Target* targets, int count, cons
   return Outcome::failed;
 }
 
+namespace {
+
+void read_memory_ahead(const void* data, std::size_t size) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto start = reinterpret_cast<std::uintptr_t>(data) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(data) + size;
+  (void)::madvise(reinterpret_cast<void*>(start), end - start, MADV_WILLNEED);
+}
+
+}  // namespace
+
 void read_ahead(const Sample& sample) {
   if (sample.stored == Stored::jpeg_file) {
     const File file(sample.path.c_str());
@@ -221,10 +232,8 @@ void read_ahead(const Sample& sample) {
                           POSIX_FADV_WILLNEED);
 #endif
   } else if (sample.stored != Stored::other && sample.length > 0) {
-    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const auto start = reinterpret_cast<std::uintptr_t>(sample.data) / page * page;
-    const auto end = reinterpret_cast<std::uintptr_t>(sample.data) + sample.length;
-    (void)::madvise(reinterpret_cast<void*>(start), end - start, MADV_WILLNEED);
+    read_memory_ahead(sample.data, sample.length);
+    if (sample.entries > 0) read_memory_ahead(sample.index, sample.entries * sizeof *sample.index);
   }
 }
 

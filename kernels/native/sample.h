@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "indexed_sample.h"
 #include "resample.h"
 
 namespace fasttrain {
@@ -22,6 +24,8 @@ struct Sample {
   const std::uint8_t* data = nullptr;  // in memory
   std::uint64_t offset = 0, length = 0;  // in the file: length 0 for all of it; in memory: length
   std::string path;
+  const std::uint64_t* index = nullptr;  // random-access index of a JPEG in memory, if it has one
+  std::size_t entries = 0;               // of the index
   int width = 0, height = 0;     // what the image has to be
   std::uint8_t* keep = nullptr;  // where the pixels of the whole image are to be left, if they are
 };
@@ -32,21 +36,29 @@ struct Target {
   void* out;
 };
 
+// What is to be made of a sample: so many views of it, at least one.
+struct Targets {
+  const Target* first;
+  int count;
+  const Output& output;
+  bool fast;  // decode faster and less exactly where that is possible
+};
+
 enum class Outcome : std::uint8_t { pending, done, not_handled, failed };
 
 // Memory of one thread.
 struct Scratch {
   std::vector<Resampler> views;
   std::vector<std::uint8_t> file, rows;
+  std::unique_ptr<IndexedSample> indexed;  // made when it is first needed
 
   // Give memory back after an image that took much of it.
   void trim();
 };
 
-// Fills `count` views of a sample, at least one, from one decoding of it. Never throws; `error` is the reason of a failure,
-// as a clause. What the targets and `keep` hold after anything but `done` is not to be shown.
-Outcome fill_sample(const Sample& sample, const Target* targets, int count, const Output& output, bool fast,
-                    Scratch& scratch, std::string& error);
+// Fills all views of a sample from one decoding of it. Never throws; `error` is the reason of a failure, as a clause. What
+// the targets and `keep` hold after anything but `done` is not to be shown.
+Outcome fill_sample(const Sample& sample, const Targets& targets, Scratch& scratch, std::string& error);
 
 // Ask the system to read a sample's bytes ahead; returns at once, and whatever goes wrong shows when they are read.
 void read_ahead(const Sample& sample);

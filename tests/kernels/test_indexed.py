@@ -10,6 +10,7 @@ from PIL import Image
 
 from fasttrain.kernels import loading
 from fasttrain.kernels.indexed import IndexedReader, Units, index_jpeg, libjpeg_planes
+from fasttrain.kernels.jpeg import check_jpeg
 from fasttrain.kernels.loading import Geometry, PixelFormat
 
 pytestmark = pytest.mark.skipif(not loading.loading_available(), reason="the native kernels were not built")
@@ -144,12 +145,25 @@ def test_samples_are_libjpegs(reader: IndexedReader, simd: str, sampling: str) -
                 assert_is_part(reader.planes(stream, index, units), planes, units)
 
 
-def test_hostile_quantisation_is_bounded(reader: IndexedReader, simd: str) -> None:
+@pytest.mark.parametrize("eighths", [1, 2, 4])
+@pytest.mark.parametrize("sampling", FACTORS)
+def test_samples_of_reduced_sizes_are_libjpegs(reader: IndexedReader, simd: str, sampling: str, eighths: int) -> None:
+    for quality in (20, 75, 95):
+        stream = encode(picture(211, 90), sampling, quality=quality)
+        index, planes = indexed(stream), libjpeg_planes(stream, True, eighths)
+        across, down = units_of(stream)
+        for units in ((0, 0, across, down), (1, 1, across, down), (2, 0, across - 1, 1)):
+            assert_is_part(reader.planes(stream, index, units, eighths), planes, units)
+
+
+@pytest.mark.parametrize("eighths", [1, 2, 4, 8])
+def test_hostile_quantisation_is_bounded(reader: IndexedReader, simd: str, eighths: int) -> None:
     stream = bytearray(encode(picture(100, 60), "4:2:0"))
     at = stream.index(b"\xff\xdb") + 5
     stream[at : at + 64] = b"\xff" * 64
     assert all(
-        plane.size for plane in reader.planes(bytes(stream), indexed(encode(picture(100, 60), "4:2:0")), (0, 0, 7, 4))
+        plane.size
+        for plane in reader.planes(bytes(stream), indexed(encode(picture(100, 60), "4:2:0")), (0, 0, 7, 4), eighths)
     )
 
 
@@ -234,6 +248,43 @@ def test_several_views_are_each_what_it_is_alone(reader: IndexedReader, simd: st
         )
 
 
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
+@pytest.mark.parametrize("share", [2, 3, 4, 9])
+def test_fast_views_of_large_boxes_are_near_pillows(
+    reader: IndexedReader, simd: str, sampling: str, share: int
+) -> None:
+    stream = encode(picture(500, 380), sampling)
+    size = 340 // share
+    wanted = geometry([(17, 21, 460, 345)], [(460 // share, size + 1)], [(5, 1)], [(True, False)])
+    view = reader.views(stream, indexed(stream), wanted, size, PixelFormat("uint8"), fast=True)[0]
+    exact = reader.views(stream, indexed(stream), wanted, size, PixelFormat("uint8"))[0]
+    assert (view != exact).any()
+    assert psnr(view, pillow_view(stream, wanted, size)) >= 35
+
+
+def test_fast_views_of_small_boxes_are_the_exact_ones(reader: IndexedReader) -> None:
+    stream = encode(picture(300, 200), "4:2:0")
+    wanted = geometry([(17, 21, 198, 127)], [(100, 64)])
+    exact = reader.views(stream, indexed(stream), wanted, 64, PixelFormat("uint8"))
+    np.testing.assert_array_equal(reader.views(stream, indexed(stream), wanted, 64, PixelFormat("uint8"), True), exact)
+
+
+def test_fast_views_share_the_size_that_the_finest_needs(reader: IndexedReader) -> None:
+    stream = encode(picture(500, 380), "4:2:0")
+    index, boxes = indexed(stream), [(0, 0, 500, 380), (30, 40, 70, 60)]
+    together = reader.views(stream, index, geometry(boxes, [(50, 50)] * 2), 50, PixelFormat("uint8"), fast=True)
+    exact = reader.views(stream, index, geometry(boxes, [(50, 50)] * 2), 50, PixelFormat("uint8"))
+    np.testing.assert_array_equal(together, exact)
+    alone = reader.views(stream, index, geometry(boxes[:1], [(50, 50)]), 50, PixelFormat("uint8"), fast=True)
+    assert (alone[0] != exact[0]).any()
+
+
+def test_sizes_that_do_not_exist(reader: IndexedReader) -> None:
+    stream = encode(picture(64, 48))
+    with pytest.raises(ValueError, match="eighths"):
+        reader.planes(stream, indexed(stream), (0, 0, 1, 1), 3)
+
+
 SCALE, SHIFT = (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.12, -2.04, -1.8)
 
 
@@ -277,6 +328,27 @@ def test_kinds_without_an_index(reader: IndexedReader, options: dict[str, Any]) 
     assert index_jpeg(stream) is None
     with pytest.raises(ValueError, match="no random-access index"):
         reader.planes(stream, np.zeros(4, np.uint64), (0, 0, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [b"\xff\x01", b"\xff\xd3", bytes(3), b"\xff\xdc\0\4\0\x1e", b"\xff\xdd\0\4\0\5\xff\xdd\0\4\0\0"],
+    ids=["TEM", "stray RST", "zeros", "DNL", "DRI taken back"],
+)
+def test_headers_that_libjpeg_alone_reads_get_no_index(segment: bytes) -> None:
+    stream = encode(picture(40, 30))
+    at = stream.index(b"\xff\xda")
+    assert index_jpeg(stream) is not None
+    assert check_jpeg(stream[:at] + segment + stream[at:]).width == 40
+    assert index_jpeg(stream[:at] + segment + stream[at:]) is None
+
+
+def test_a_size_that_the_bytes_cannot_fill(reader: IndexedReader) -> None:
+    stream = bytearray(encode(picture(40, 30)))
+    at = stream.index(b"\xff\xc0")
+    stream[at + 5 : at + 9] = (4000).to_bytes(2, "big") * 2
+    with pytest.raises(ValueError, match="truncated"):
+        reader.planes(bytes(stream), np.zeros(500 * 32, np.uint64), (0, 0, 500, 500))
 
 
 def test_cmyk_has_no_index() -> None:
@@ -326,13 +398,41 @@ def test_hostile_indices_end_in_errors_or_pixels(reader: IndexedReader, sampling
     reader.planes(stream, index, (0, 0, *units_of(stream)))  # and nothing of it is left behind
 
 
+@pytest.mark.parametrize("sampling", ["4:2:0", "grey"])
+def test_every_byte_of_an_index_may_be_any_other(reader: IndexedReader, sampling: str) -> None:
+    """It ends in an error, or in the pixels of all rows that the entry says nothing of."""
+    stream = encode(picture(280, 40), sampling)
+    index = indexed(stream)
+    across, down = units_of(stream)
+    entries_across = len(index) // down
+    whole = reader.planes(stream, index, (0, 0, across, down))[0]
+    high = whole.shape[0] // down
+    generator = np.random.default_rng(2)
+    refused = 0
+    for place in range(index.nbytes):
+        changed = index.copy()
+        changed.view(np.uint8)[place] ^= np.uint8(generator.integers(1, 256))
+        row = place // 8 // entries_across
+        for top in range(down):
+            try:
+                found = reader.planes(stream, changed, (0, top, across, top + 1))[0]
+            except ValueError as error:
+                assert "does not fit" in str(error) or "damaged" in str(error)
+                assert row - 1 <= top <= row  # its own row, or the one that ends where it begins
+                refused += 1
+                continue
+            if top != row:
+                np.testing.assert_array_equal(found, whole[top * high : (top + 1) * high])
+    assert refused > index.nbytes // 4
+
+
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
 def test_mutated_streams_end_in_errors_or_pixels(reader: IndexedReader, sampling: str) -> None:
     generator = np.random.default_rng(11)
     stream = encode(picture(200, 90), sampling, optimize=True)
     index, wanted = indexed(stream), geometry([(13, 11, 180, 70)], [(20, 20)])
     scan = stream.index(b"\xff\xda")
-    for turn in range(250):
+    for turn in range(300):
         changed = bytearray(stream)
         low, high = (0, scan + 14) if turn % 2 else (scan, len(stream))
         for place in generator.integers(low, high, int(generator.integers(1, 6))).tolist():

@@ -30,6 +30,14 @@ def order_of(path: Path, batch: int, **options: object) -> list[int]:
         return [int(row) for batch_ in loader for row in batch_.ids]
 
 
+def test_a_memory_budget_sets_the_window(paged: Path) -> None:
+    stored = 3 * SIDE * SIDE * SAMPLES
+    with Loader(paged, 8, view=train_view(8), threads=1, memory_budget=stored // 3) as loader:
+        assert loader.memory_plan is not None and loader.memory_plan.window == 3
+        order = [int(row) for batch in loader for row in batch.ids]
+    assert order == order_of(paged, 8, window=3) != order_of(paged, 8)
+
+
 def test_few_pages_are_read_at_a_time(paged: Path) -> None:
     order = order_of(paged, 8, window=3)
     assert sorted(order) == list(range(SAMPLES)) and order != sorted(order)
