@@ -37,7 +37,7 @@ RESULTS = HERE / "results" / "loader_stages.json"
 SIZE = 224
 ANY = "-"  # in place of an instruction set, where it makes no difference
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only")  # as in setup.py
-PROGRAMS = {"stages", "count"}  # of native/
+PROGRAMS = {"stages", "count", "fuzz_indexed"}  # of native/
 STORED = ("float32", "float32_normalised", "float16_normalised", "bfloat16_normalised")
 
 Rounds = dict[tuple[str, str], list[float]]  # by name and instruction set: a value a round

@@ -70,12 +70,12 @@ def write_sidecar(file: IO[bytes], samples: int, bound_to: bytes, indices: Itera
         position += len(index)
         offsets[row + 1], checksums[row] = position, checksum(index)
     header = np.zeros(1, HEADER)
-    sums = (checksum(offsets.tobytes()), checksum(checksums.tobytes()))
+    sums = (checksum(offsets.data), checksum(checksums.data))
     header[0] = (MAGIC, VERSION, 0, samples, bound_to, position, *sums, 0)
     header["checksum"] = checksum(header.tobytes()[:_CHECKED])
     file.seek(0)
     for part in (header, offsets, checksums):
-        file.write(part.tobytes())
+        file.write(part.data)
     return position
 
 

@@ -58,10 +58,19 @@ class HeaderReader {
     }
     header_.scan = data_ + at;
     header_.scan_size = size_ - at;
+    // So that no memory is taken for what cannot come: a block has two codes of one bit at the least.
+    if (blocks() / 4 > header_.scan_size) throw JpegError(kTooShort);
     choose_colour();
   }
 
  private:
+  std::uint64_t blocks() const {
+    const ScanShape& shape = header_.shape;
+    std::uint64_t of_unit = 0;
+    for (int i = 0; i < shape.components; ++i) of_unit += static_cast<std::uint64_t>(shape.columns[i] * shape.rows[i]);
+    return of_unit * static_cast<std::uint64_t>(shape.across) * static_cast<std::uint64_t>(shape.down);
+  }
+
   void segment(int marker, Reader reader) {
     switch (marker) {
       case 0xC0:

@@ -31,7 +31,7 @@ py::object make_index(const py::buffer& buffer) {
     const py::gil_scoped_release unlocked;
     check_jpeg(view.data(), view.size(), &index);
   }
-  return entries_of(index, view);
+  return entries_of(index);
 }
 
 // The way of one sample after the other through the decoder, whose memory is used again.
@@ -182,21 +182,10 @@ py::list libjpeg_planes(const py::buffer& buffer, bool wants_samples, int eighth
   return found;
 }
 
-// Whether the reader of indexed images takes this one: it knows fewer markers than libjpeg.
-bool is_readable(const BufferView& view) {
-  IndexedHeader header;
-  try {
-    read_indexed_header(view.data(), view.size(), header);
-  } catch (const JpegError&) {
-    return false;
-  }
-  return true;
-}
-
 }  // namespace
 
-py::object entries_of(const ScanIndex& index, const BufferView& view) {
-  if (!index.is_complete() || !is_readable(view)) return py::none();
+py::object entries_of(const ScanIndex& index) {
+  if (!index.is_complete()) return py::none();
   return py::array_t<std::uint64_t>(static_cast<py::ssize_t>(index.entries().size()), index.entries().data());
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "indexed_header.h"
 #include "jpeg_scan.h"
 
 namespace fasttrain {
@@ -67,6 +68,20 @@ void note_header(const jpeg_decompress_struct& decoder, JpegFacts& facts) {
   }
 }
 
+// Whether the decoder of indexed images, which knows fewer markers, sees in the header what libjpeg does.
+bool is_read_alike(const jpeg_decompress_struct& decoder, const std::uint8_t* data, std::size_t size) {
+  IndexedHeader header;
+  try {
+    read_indexed_header(data, size, header);
+  } catch (const JpegError&) {
+    return false;
+  }
+  const J_COLOR_SPACE colours[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB};
+  return header.scan == decoder.src->next_input_byte && header.width == static_cast<int>(decoder.image_width) &&
+         header.height == static_cast<int>(decoder.image_height) &&
+         colours[static_cast<int>(header.colour)] == decoder.jpeg_color_space;
+}
+
 struct Decoder {  // freed when memory for the scan runs out, too
   jpeg_decompress_struct base{};
 
@@ -120,6 +135,7 @@ JpegFacts check_jpeg(const std::uint8_t* data, std::size_t size, ScanIndex* inde
   const char* damage = nullptr;
   const bool sound = run(decoder.base, errors, data, size, facts, damage, index);
   if (!sound) throw JpegError(damage != nullptr ? damage : errors.reason);
+  if (index != nullptr && index->is_complete() && !is_read_alike(decoder.base, data, size)) index->drop();
   return facts;
 }
 

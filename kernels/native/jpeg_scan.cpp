@@ -253,7 +253,8 @@ ScanVerdict walk_scan(const jpeg_decompress_struct& decoder, const std::uint8_t*
 
   std::size_t at = static_cast<std::size_t>(decoder.src->next_input_byte - data);
   const std::size_t start = at;
-  const ScanShape indexed = index && decoder.restart_interval == 0 ? shape_of(decoder) : ScanShape();
+  const bool may_be_indexed = index && decoder.restart_interval == 0 && may_hold_image(decoder, size);
+  const ScanShape indexed = may_be_indexed ? shape_of(decoder) : ScanShape();
   const bool makes_index = indexed.components != 0;
   if (makes_index) index->start(indexed);
   std::size_t left = total;

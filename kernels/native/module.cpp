@@ -47,7 +47,7 @@ py::dict check(const py::buffer& buffer, bool with_index) {
   result["restarts"] = facts.restarts;
   result["has_metadata"] = facts.has_metadata;
   result["has_profile"] = facts.has_profile;
-  if (with_index) result["index"] = fasttrain::entries_of(index, view);
+  if (with_index) result["index"] = fasttrain::entries_of(index);
   return result;
 }
 

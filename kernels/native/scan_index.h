@@ -52,6 +52,8 @@ class ScanIndex {
   void add(const EntryPoint& point) { points_.push_back(point); }
   // Pack what was added; `scan` is what was read, up to the marker. Without effect if anything does not fit.
   void finish(const std::uint8_t* scan, std::size_t size);
+  // It is of no use; it is not complete any more.
+  void drop() { entries_.clear(); }
 
  private:
   ScanShape shape_;

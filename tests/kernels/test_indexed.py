@@ -10,6 +10,7 @@ from PIL import Image
 
 from fasttrain.kernels import loading
 from fasttrain.kernels.indexed import IndexedReader, Units, index_jpeg, libjpeg_planes
+from fasttrain.kernels.jpeg import check_jpeg
 from fasttrain.kernels.loading import Geometry, PixelFormat
 
 pytestmark = pytest.mark.skipif(not loading.loading_available(), reason="the native kernels were not built")
@@ -329,6 +330,27 @@ def test_kinds_without_an_index(reader: IndexedReader, options: dict[str, Any]) 
         reader.planes(stream, np.zeros(4, np.uint64), (0, 0, 1, 1))
 
 
+@pytest.mark.parametrize(
+    "segment",
+    [b"\xff\x01", b"\xff\xd3", bytes(3), b"\xff\xdc\0\4\0\x1e", b"\xff\xdd\0\4\0\5\xff\xdd\0\4\0\0"],
+    ids=["TEM", "stray RST", "zeros", "DNL", "DRI taken back"],
+)
+def test_headers_that_libjpeg_alone_reads_get_no_index(segment: bytes) -> None:
+    stream = encode(picture(40, 30))
+    at = stream.index(b"\xff\xda")
+    assert index_jpeg(stream) is not None
+    assert check_jpeg(stream[:at] + segment + stream[at:]).width == 40
+    assert index_jpeg(stream[:at] + segment + stream[at:]) is None
+
+
+def test_a_size_that_the_bytes_cannot_fill(reader: IndexedReader) -> None:
+    stream = bytearray(encode(picture(40, 30)))
+    at = stream.index(b"\xff\xc0")
+    stream[at + 5 : at + 9] = (4000).to_bytes(2, "big") * 2
+    with pytest.raises(ValueError, match="truncated"):
+        reader.planes(bytes(stream), np.zeros(500 * 32, np.uint64), (0, 0, 500, 500))
+
+
 def test_cmyk_has_no_index() -> None:
     stream = BytesIO()
     Image.fromarray(picture(30, 30)).convert("CMYK").save(stream, "JPEG")
@@ -376,13 +398,41 @@ def test_hostile_indices_end_in_errors_or_pixels(reader: IndexedReader, sampling
     reader.planes(stream, index, (0, 0, *units_of(stream)))  # and nothing of it is left behind
 
 
+@pytest.mark.parametrize("sampling", ["4:2:0", "grey"])
+def test_every_byte_of_an_index_may_be_any_other(reader: IndexedReader, sampling: str) -> None:
+    """It ends in an error, or in the pixels of all rows that the entry says nothing of."""
+    stream = encode(picture(280, 40), sampling)
+    index = indexed(stream)
+    across, down = units_of(stream)
+    entries_across = len(index) // down
+    whole = reader.planes(stream, index, (0, 0, across, down))[0]
+    high = whole.shape[0] // down
+    generator = np.random.default_rng(2)
+    refused = 0
+    for place in range(index.nbytes):
+        changed = index.copy()
+        changed.view(np.uint8)[place] ^= np.uint8(generator.integers(1, 256))
+        row = place // 8 // entries_across
+        for top in range(down):
+            try:
+                found = reader.planes(stream, changed, (0, top, across, top + 1))[0]
+            except ValueError as error:
+                assert "does not fit" in str(error) or "damaged" in str(error)
+                assert row - 1 <= top <= row  # its own row, or the one that ends where it begins
+                refused += 1
+                continue
+            if top != row:
+                np.testing.assert_array_equal(found, whole[top * high : (top + 1) * high])
+    assert refused > index.nbytes // 4
+
+
 @pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
 def test_mutated_streams_end_in_errors_or_pixels(reader: IndexedReader, sampling: str) -> None:
     generator = np.random.default_rng(11)
     stream = encode(picture(200, 90), sampling, optimize=True)
     index, wanted = indexed(stream), geometry([(13, 11, 180, 70)], [(20, 20)])
     scan = stream.index(b"\xff\xda")
-    for turn in range(250):
+    for turn in range(300):
         changed = bytearray(stream)
         low, high = (0, scan + 14) if turn % 2 else (scan, len(stream))
         for place in generator.integers(low, high, int(generator.integers(1, 6))).tolist():

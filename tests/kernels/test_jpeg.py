@@ -260,7 +260,7 @@ def test_a_size_that_the_bytes_cannot_fill_takes_no_memory(progressive: bool) ->
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, before[1]))
     try:
-        for job in (check_jpeg, repack_jpeg, partial(transcode_jpeg, quality=90)):
+        for job in (check_jpeg, checked_index, repack_jpeg, partial(transcode_jpeg, quality=90)):
             with pytest.raises(ValueError, match=r"truncated|damaged"):
                 job(data)
     finally:

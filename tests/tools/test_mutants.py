@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fasttrain.beton_build.verify import verify
-from fasttrain.kernels.jpeg import check_jpeg_reference
+from fasttrain.kernels.indexed import index_jpeg
+from fasttrain.kernels.jpeg import check_jpeg_reference, native_available
 from fasttrain.tools.mutants import KINDS, bases_digest, betons, damage, mutant, streams
 from fasttrain.tools.mutants.segments import SOF, find_segments
 
@@ -46,6 +47,28 @@ def test_every_change_comes_about() -> None:
     assert {part for one in found for change in one.changes for part in [change.split(":")[0]]} >= {
         "header", "descriptors", "metadata", "images", "table", "directory", "sections", "footer",
     }  # fmt: skip
+
+
+def test_indices_are_kept_and_damaged() -> None:
+    found = [one for one in (mutant(seed, "jpeg") for seed in range(300)) if one.index]
+    if not native_available():
+        assert not found
+        return
+    assert all(len(one.index) % 8 == 0 for one in found)
+    sound = {streams.stream(one.base): index_jpeg(streams.stream(one.base)) for one in found}
+    kept = [one for one in found if one.index == sound[streams.stream(one.base)].tobytes()]  # type: ignore[union-attr]
+    assert 0.1 < len(kept) / len(found) < 0.6
+    assert not any(mutant(seed, "file").index for seed in range(40))
+
+
+@pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
+def test_an_index_is_a_part_of_its_file() -> None:
+    data = betons.sound("indexed")
+    start, stop = betons.Layout.of(data).parts["index"]
+    assert data[start:stop] == index_jpeg(streams.stream("4:2:0")).tobytes()  # type: ignore[union-attr]
+    changes = {change for seed in range(600) for change in mutant(seed, "beton").changes}
+    assert "index: bits" in changes
+    assert "index" not in betons.Layout.of(betons.sound("plain")).parts
 
 
 def test_segments_are_found_behind_scans_too() -> None:

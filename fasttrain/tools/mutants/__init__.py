@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 
 from fasttrain.beton_build.format import MAX_SIDE, MODE_JPG, MODE_RAW
+from fasttrain.kernels.indexed import index_jpeg
 from fasttrain.tools.mutants import betons, damage, streams
 from fasttrain.tools.mutants.damage import below
 
@@ -28,6 +29,7 @@ class Mutant:
         changes: what was done to it.
         data: its bytes.
         mode, width, height: what the records of a `.beton` are to say of ``jpeg`` and ``pixels``.
+        index: the random-access index that is to be stored with a ``jpeg``; none where the extension was not built.
         sealed: whether the checksums of a ``beton`` were made to hold again.
     """
 
@@ -40,6 +42,7 @@ class Mutant:
     width: int = 1
     height: int = 1
     sealed: bool = False
+    index: bytes = b""
 
 
 def mutant(seed: int, kind: Kind | None = None, photos: Sequence[bytes] = ()) -> Mutant:
@@ -62,7 +65,32 @@ def mutant(seed: int, kind: Kind | None = None, photos: Sequence[bytes] = ()) ->
     width, height = betons.jpeg_size(data)
     if not (width and height) or generator.random() < 0.5:
         width, height = betons.jpeg_size(base)
-    return Mutant(seed, kind, name, changes, data or b"\0", MODE_JPG, width, height)
+    index = _index(base, data, np.random.default_rng([seed, 0x696E6478])) if kind == "jpeg" else b""
+    return Mutant(seed, kind, name, changes, data or b"\0", MODE_JPG, width, height, index=index)
+
+
+def _index(base: bytes, data: bytes, generator: np.random.Generator) -> bytes:
+    """The index of the sound stream that `data` was made of, or of `data` itself, mostly damaged as well."""
+    try:
+        index = index_jpeg(data) if generator.random() < 0.5 else index_jpeg(base)
+    except ValueError:  # `data` is damaged
+        index = index_jpeg(base)
+    if index is None:
+        return b""
+    changed = bytearray(index.tobytes())
+    change = ("none", "bits", "bytes", "swapped", "shorter", "longer")[below(generator, 6)]
+    if change == "bits":
+        damage.bit_flips(changed, generator)
+    elif change == "bytes":
+        damage.byte_run(changed, generator)
+    elif change == "swapped" and len(changed) > 8:
+        at = 8 * below(generator, len(changed) // 8 - 1)
+        changed[at : at + 16] = changed[at + 8 : at + 16] + changed[at : at + 8]
+    elif change == "shorter":
+        del changed[len(changed) // 16 * 8 :]
+    elif change == "longer":
+        changed += changed[:8]
+    return bytes(changed)
 
 
 def _pixels(seed: int, generator: np.random.Generator) -> Mutant:

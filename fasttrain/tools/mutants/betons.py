@@ -11,6 +11,7 @@ from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.trailer import FOOTER, SECTION, checksum
 from fasttrain.beton_build.values import EncodedImage, Value
 from fasttrain.beton_build.writer import BetonWriter
+from fasttrain.kernels.indexed import index_jpeg
 from fasttrain.kernels.jpeg_markers import read_header
 from fasttrain.tools.mutants.damage import below
 from fasttrain.tools.mutants.streams import picture, stream
@@ -58,33 +59,40 @@ class Layout:
             parts["directory"] = (start, start + length)
             parts["sections"] = (start + length, stop)
             parts["footer"] = (table_at - FOOTER.itemsize, table_at)
+            sizes = [section for section in sections if bytes(section["name"]).rstrip(b"\0") == b"index_sizes"]
+            if sizes:  # that of the first image stands for all
+                size = int(np.frombuffer(data, "<u8", 1, int(sizes[0]["offset"]))[0])
+                first = fmt.index_place(int(table["ptr"][0]), int(table["size"][0]))
+                parts["index"] = (first, first + size)
         return cls(parts)
 
 
 @cache
 def sound(name: str) -> bytes:
-    """The file `name` of `NAMES`: 8 images, JPEG and raw, alone, with fields of every type, or as FFCV writes them."""
+    """The file `name` of `NAMES`: 8 images, JPEG and raw: alone, with fields of every type, as FFCV writes them, with
+    random-access indices where the native extension was built."""
     fields = _MANY if name == "fields" else fmt.IMAGE_AND_LABEL
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound.beton"
         with BetonWriter(path, len(_PICTURES), fields, class_names=["a", "b"], page_size=fmt.MIN_PAGE_SIZE) as writer:
             for row, kind in enumerate(_PICTURES):
-                writer.add(f"sample {row}", _values(row, kind)[: len(fields)])
+                writer.add(f"sample {row}", _values(row, kind, name == "indexed")[: len(fields)])
         data = path.read_bytes()
     return _as_ffcv(data) if name == "ffcv" else data
 
 
-NAMES = ("plain", "fields", "ffcv")
+NAMES = ("plain", "fields", "ffcv", "indexed")
 
 
-def _values(row: int, kind: str) -> list[Value]:
+def _values(row: int, kind: str, indexed: bool) -> list[Value]:
     pixels = np.asarray(picture(20 + row, 30 - row, row))
     raw = EncodedImage(pixels.tobytes(), fmt.MODE_RAW, 20 + row, 30 - row)
     if kind == "raw":
         image = raw
     else:
         data = stream(kind)
-        image = EncodedImage(data, fmt.MODE_JPG, *jpeg_size(data))
+        index = index_jpeg(data) if indexed else None
+        image = EncodedImage(data, fmt.MODE_JPG, *jpeg_size(data), b"" if index is None else index.tobytes())
     mask = np.arange(12, dtype="<f4").reshape(3, 4)
     return [image, row % 2, row / 3, b"note %d" % row, {"row": row}, mask, raw]
 
