@@ -58,7 +58,8 @@ void idct_half_portable(std::int16_t* blocks, std::uint8_t* extents, int count, 
     for (int i = 0; i < 8; ++i) transform_to_half(v + i, 8, columns[i], 12);
     for (int r = 0; r < 4; ++r) {
       transform_to_half(&columns[0][r], 4, rows, 19);
-      for (int i = 0; i < 4; ++i) out[static_cast<std::size_t>(r) * pitch + static_cast<std::size_t>(4 * b + i)] = sample_of(rows[i]);
+      std::uint8_t* line = out + static_cast<std::size_t>(r) * pitch + 4 * b;
+      for (int i = 0; i < 4; ++i) line[i] = sample_of(rows[i]);
     }
   }
   clear(blocks, extents, count);

@@ -42,9 +42,8 @@ class IndexedScan {
   // `index` has header.shape.entries() entries. All of it is only looked at, and has to stay. Throws JpegError.
   void open(const IndexedHeader& header, const std::uint64_t* index);
 
-  // Decode the MCUs [left, right) of the rows `row` and, if it is to be decoded as well, `row + 1`, which costs less than
-  // to decode the two one by one. The rows' blocks must be zero. Throws JpegError if the stream or the index is damaged in
-  // a way that shows; then they may hold anything.
+  // Decode the MCUs [left, right) of the rows `row` and, if it is to be decoded as well, `row + 1`. The rows' blocks must be
+  // zero. Throws JpegError if the stream or the index is damaged in a way that shows; then they may hold anything.
   void decode(int row, int left, int right, CoefficientRow& first, CoefficientRow* second);
 
   std::size_t bytes() const;
