@@ -16,6 +16,7 @@ from fasttrain.base.errors import FasttrainError
 from fasttrain.base.process import available_cores
 from fasttrain.loading.backend import BACKENDS
 from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
+from fasttrain.tools.bench.loader_job import OUR_LIBJPEG
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {
@@ -88,7 +89,7 @@ def plot_bars(result: dict[str, Any], path: Path) -> None:
     below = [entry["median"] - entry["min"] for entry in entries]
     above = [entry["max"] - entry["median"] for entry in entries]
     names = [shown_name(entry["name"]) for entry in entries]
-    colours = [OUR_COLOUR if entry["name"] in BACKENDS else PEER_COLOURS[0] for entry in entries]
+    colours = [OUR_COLOUR if is_ours(entry["name"]) else PEER_COLOURS[0] for entry in entries]
     with figure_of(path, 0.9 + 0.35 * len(entries)) as axes:
         axes.barh(names, medians, xerr=[below, above], color=colours, capsize=3)
         for position, entry in enumerate(entries):
@@ -113,7 +114,7 @@ def plot_curve(result: dict[str, Any], path: Path) -> None:
             threads, medians, least, most = (
                 [entry[key] for entry in lines[name]] for key in ("threads", "median", "min", "max")
             )
-            colour = OUR_COLOUR if name in BACKENDS else grey
+            colour = OUR_COLOUR if is_ours(name) else grey
             axes.plot(threads, medians, color=colour, marker=marker, label=shown_name(name))
             axes.fill_between(threads, least, most, color=colour, alpha=0.2, linewidth=0)
         axes.set_xticks(sorted({entry["threads"] for entry in entries}))
@@ -137,6 +138,11 @@ def figure_of(path: Path, height: float) -> Iterator[Any]:
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a contestant is this package's Loader."""
+    return name in BACKENDS or name == OUR_LIBJPEG
 
 
 def shown_name(name: str) -> str:

@@ -71,7 +71,7 @@ def gather(count: int, parts: Sequence[tuple[np.ndarray, Sources]]) -> Sources:
         whole.offsets[positions], whole.lengths[positions] = sources.offsets, sources.lengths
         whole.buffer[positions] = sources.buffer + len(buffers)
         if sources.index is not None:
-            index[positions] = sources.index + [len(buffers), 0, 0]
+            index[positions] = sources.index + np.array([len(buffers), 0, 0])
         buffers += sources.buffers
         for position, path in zip(positions.tolist(), sources.paths, strict=True):
             paths[position] = path

@@ -68,6 +68,8 @@ def doctor(
     }
     for key, label in labels.items():
         print(f"  {label:34} {result['images_per_s'][key]:10,.1f} images/s")
+    if result["indexed"]:
+        print(f"  {result['indexed']:,} of {result['samples']:,} images are decoded by their random-access index")
     print(result["verdict"])
 
 

@@ -55,17 +55,20 @@ def predict(
     total: np.ndarray | None = None
     rows = np.empty(0, np.int64)
     failed: list[tuple[str, str]] = []
-    for index, view in enumerate(views):
-        label = "predict" if len(views) == 1 else f"predict view {index + 1}/{len(views)}"
+    for number, view in enumerate(views):
+        label = "predict" if len(views) == 1 else f"predict view {number + 1}/{len(views)}"
         how: dict[str, Any] = {"threads": threads, "backend": backend, "index": index, "on_error": on_error}
         with Loader(data, batch_size, view=view, indices=ids, device=device, **how) as loader:
-            if index == 0:
+            if number == 0:
                 require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
-            rows, logits = _one_view(opened, loader, amp, label)
-            # A sample whose decoding fails does so in each view alike, so the rows of all views agree.
-            total = logits if total is None else total + logits
+            seen, logits = _one_view(opened, loader, amp, label)
+            if total is None:
+                rows, total = seen, logits
+            else:  # damage that one view shows may lie outside of another one
+                in_both = np.isin(rows, seen)
+                rows, total = rows[in_both], total[in_both] + logits[np.isin(seen, rows)]
             failed += loader.skipped
-            if index == len(views) - 1:
+            if number == len(views) - 1:
                 gathered = gather_on_main((rows, total / len(views)))
                 skipped = report_skipped(failed)
                 seconds = time.monotonic() - started

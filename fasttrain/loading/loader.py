@@ -17,7 +17,7 @@ from fasttrain.base.console import say
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.loading.backend import Circumstances, Filling, choose_backend
 from fasttrain.loading.batch import Batch
-from fasttrain.loading.dataset import Data, open_dataset, select_rows
+from fasttrain.loading.dataset import Data, open_dataset
 from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
@@ -25,6 +25,7 @@ from fasttrain.loading.planner import PlannedBatch, Planner
 from fasttrain.loading.resident import ResidentDataset
 from fasttrain.loading.resident_backend import ResidentBackend, check_resident
 from fasttrain.loading.sampler import Partition, Rest
+from fasttrain.loading.selection import select_rows
 from fasttrain.loading.views import TrainView, View, train_view
 
 
@@ -85,7 +86,8 @@ class Loader:
         index: use the random-access index of JPEGs that have one, as `fasttrain build` makes it: only the stretches of
             their code are decoded that the view shows, and chroma is resized straight to the view's size. False decodes
             them like all others. Only the native backend has this way, and images that stay in memory decoded go
-            without it.
+            without it. PSNR against Pillow on 60 ImageNet photos (224 pixels, RandomResizedCrop): 55 dB, worst image
+            48; without the index 57 and 57.
 
     Attributes:
         dataset, view, device, batch_size: as given.
@@ -221,9 +223,14 @@ class Loader:
         return self.dataset.labels[self._rows]
 
     @property
+    def uses_index(self) -> bool:
+        """Whether JPEGs are decoded by their random-access index where they have one."""
+        return self._backend.uses_index
+
+    @property
     def indexed(self) -> int:
         """How many of the samples that were chosen are decoded by their random-access index."""
-        return int(self.dataset.are_indexed(self._rows).sum()) if self._backend.uses_index else 0
+        return int(self.dataset.are_indexed(self._rows).sum()) if self.uses_index else 0
 
     def string_ids(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[str]:
         """The string ids of a batch's ``ids`` (``ids[valid]`` where a batch may be padded).

@@ -13,7 +13,7 @@ void IndexedSample::fill(const Sample& sample, const Targets& targets) {
   views_.resize(count);
   outs_.resize(count);
   for (std::size_t i = 0; i < count; ++i) {
-    views_[i].plan(targets.first[i].view, header);
+    views_[i].plan(targets.first[i].view, header, targets.fast);
     outs_[i] = targets.first[i].out;
   }
   make_indexed_views(decoder_, views_, targets.output, outs_.data());

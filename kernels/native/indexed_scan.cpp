@@ -12,6 +12,7 @@ namespace fasttrain {
 namespace {
 
 constexpr int kMaxBlocks = 10;            // of an MCU
+constexpr std::uint64_t kMaxBlockBits = 2 * 64 * 31;  // the zeros stuffed behind each 0xFF counted
 constexpr std::size_t kSlack = 512;       // zero bytes behind a stretch: a block may begin in it and be all beyond its end
 constexpr std::size_t kPadBlocks = 8;     // blocks that are transformed at a time, at the most
 constexpr const char* kNoCode = "its entropy code is damaged: a code that stands for nothing";
@@ -220,6 +221,9 @@ void IndexedScan::enter(int row, int left, int right, Lane& lane, CoefficientRow
   const bool to_end = last == shape.entries();
   const std::uint64_t stop = to_end ? std::uint64_t{header_->scan_size} * 8 : unpack_entry(index_[last]).bit;
   if (stop <= entry.bit || stop > std::uint64_t{header_->scan_size} * 8) throw JpegError(kNoFit);
+  // A hostile index would have the whole scan copied for every row.
+  const int blocks = tables_->count * (std::min(shape.across, (right + step - 1) / step * step) - left / step * step);
+  if (!to_end && stop - entry.bit > kMaxBlockBits * static_cast<std::uint64_t>(blocks)) throw JpegError(kNoFit);
   const std::size_t first = entry.bit / 8, end = stop / 8;
   std::size_t length = lane.unstuff(header_->scan + first, end - first);
   lane.limit = length * 8 + stop % 8;

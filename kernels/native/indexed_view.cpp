@@ -16,15 +16,6 @@ Mixing mixing_of(ColourModel colour) {
   }
 }
 
-int eighths_of(const View& view) {
-  int eighths = 8;
-  while (eighths > 1 && view.width * (eighths / 2) >= 8 * view.resized_width &&
-         view.height * (eighths / 2) >= 8 * view.resized_height) {
-    eighths /= 2;
-  }
-  return eighths;
-}
-
 UnitRegion union_of(const std::vector<IndexedView>& views) {
   UnitRegion whole = views.front().region();
   for (const IndexedView& view : views) {

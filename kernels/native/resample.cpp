@@ -20,6 +20,15 @@ HorizontalPass horizontal_pass(const Axis& axis, const Output& output) {
 
 }  // namespace
 
+int eighths_of(const View& view) {
+  int eighths = 8;
+  while (eighths > 1 && view.width * (eighths / 2) >= 8 * view.resized_width &&
+         view.height * (eighths / 2) >= 8 * view.resized_height) {
+    eighths /= 2;
+  }
+  return eighths;
+}
+
 std::size_t bytes_of(Pixel kind) {
   switch (kind) {
     case Pixel::uint8:

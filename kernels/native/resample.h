@@ -21,6 +21,10 @@ struct View {
   bool hflip, vflip;
 };
 
+// The smallest size of the source, in eighths, at which the box still has as many pixels along both sides as it is resized
+// to.
+int eighths_of(const View& view);
+
 // How pixels are stored: value * scale + shift of each channel, value being 0 to 255.
 struct Output {
   Pixel kind;

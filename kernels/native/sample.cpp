@@ -64,16 +64,6 @@ void fill_from_pixels(const std::uint8_t* pixels, const Sample& sample, const Ta
 
 // --- JPEG -----------------------------------------------------------------------------------------------------------
 
-// The smallest size, in eighths, at which the box still has as many pixels along both sides as it is resized to.
-int eighths_of(const View& view) {
-  int eighths = 8;
-  while (eighths > 1 && view.width * (eighths / 2) >= 8 * view.resized_width &&
-         view.height * (eighths / 2) >= 8 * view.resized_height) {
-    eighths /= 2;
-  }
-  return eighths;
-}
-
 void decode_whole(JpegRows& rows, std::uint8_t* pixels) {
   const std::size_t pitch = std::size_t{3} * static_cast<std::size_t>(rows.width());
   rows.start({0, 0, rows.width(), rows.height()}, 1);

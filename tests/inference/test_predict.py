@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fasttrain.base.errors import ConfigError
+from fasttrain.beton_build.build import build
+from fasttrain.beton_build.options import BuildOptions
+from fasttrain.beton_build.reader import BetonReader
+from fasttrain.beton_build.sources import read_source
 from fasttrain.inference.evaluate import evaluate
 from fasttrain.inference.predict import predict
 from fasttrain.inference.tta import test_time_views as views_of
+from fasttrain.kernels.loading import loading_available
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.views import eval_view
 from fasttrain.models.checkpoint import CheckpointInfo, save_weights
@@ -104,13 +110,39 @@ def test_broken_images_are_named_and_left_out_on_request(opened, colour_tree, tm
     assert (table.labels == -1).all()
 
 
+@pytest.mark.skipif(not loading_available(), reason="the native kernels were not built")
+def test_damage_that_only_some_views_show(opened, colour_tree, tmp_path):
+    """Below the upper crops, in the lower ones: the sample is left out, and the others' logits are their own."""
+    (tmp_path / "flat").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (200, 100, 3), np.uint8)
+    for index in range(6):
+        Image.fromarray(np.roll(noise, index, 0)).save(tmp_path / "flat" / f"{index}.jpg", subsampling=0)
+    sources = read_source(tmp_path / "flat")
+    build(sources, tmp_path / "a.beton", BuildOptions(workers=1))
+    predict(opened, tmp_path / "a.beton", tmp_path / "whole.arrow", tta="fivecrop", batch_size=4)
+    with BetonReader(tmp_path / "a.beton") as reader:
+        start, size = int(reader.offsets[1]), int(reader.sizes[1])
+    with (tmp_path / "a.beton").open("r+b") as file:
+        file.seek(start + size * 8 // 10)
+        file.write(b"\xff\xd9" * 20)
+    for index in (True, False):
+        result = predict(
+            opened, tmp_path / "a.beton", tmp_path / "s.arrow",
+            tta="fivecrop", batch_size=4, index=index, backend="native", on_error="skip",
+        )  # fmt: skip
+        assert result["samples"] == 5 and [entry["id"] for entry in result["skipped"]] == ["1.jpg"]
+        whole, found = (ScoreTable.read(tmp_path / name) for name in ("whole.arrow", "s.arrow"))
+        assert found.ids == [name for name in whole.ids if name != "1.jpg"]
+        np.testing.assert_allclose(found.scores, np.delete(whole.scores, 1, 0), atol=0.05)
+
+
 def fasttrain(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fasttrain.cli.app", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_commands(checkpoint, colour_tree, tmp_path):
-    done = fasttrain("evaluate", checkpoint, colour_tree, "--json")
+    done = fasttrain("evaluate", checkpoint, colour_tree, "--no-index", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout).keys() == {"samples", "top1", "top5", "loss", "macro_f1"}
     unlabelled = fasttrain("evaluate", checkpoint, colour_tree / "red")

@@ -14,12 +14,13 @@ SIZES = [(61, 47), (40, 40), (33, 90), (128, 31), (47, 61), (75, 50), (200, 37),
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
-    """Waves of colour and some noise: structure at every scale, that resampling errors would show in."""
+    """Like a small photo: brightness with structure at every scale, that resampling errors would show in, and colours
+    that change slowly."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin(x / (3 + channel + seed % 5) + y / (7 - channel)) for channel in range(3)]
-    noise = generator.normal(0, 20, (height, width, 3))
-    return Image.fromarray(np.clip(127 + 90 * np.stack(waves, -1) + noise, 0, 255).astype(np.uint8))
+    brightness = 40 * np.sin(x / (3 + seed % 5) + y / 7) + generator.normal(0, 20, (height, width))
+    colours = [np.sin(x / (30 + channel + seed % 5) + y / (37 - channel)) for channel in range(3)]
+    return Image.fromarray(np.clip(127 + 50 * np.stack(colours, -1) + brightness[..., None], 0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fasttrain.base.errors import ConfigError
+from fasttrain.kernels.loading import loading_available
 from fasttrain.tools.bench import loader_job
 from fasttrain.tools.bench.loader import LoaderBench, bench_loader, curve_of
 from fasttrain.tools.bench.loader_job import Entrant, LoaderJob
@@ -16,6 +17,8 @@ from fasttrain.tools.bench.page_cache import drop
 
 # 24 images, 5 times, in batches of 8: 4 batches of warm-up, 7 counted, 4 behind them.
 SMALL = LoaderBench(size=32, batch_size=8, threads=(1,), rounds=1, repeat=5)
+
+native_only = pytest.mark.skipif(not loading_available(), reason="the native kernels were not built")
 
 OTHERS = """
 import sys, time
@@ -96,6 +99,17 @@ def test_a_real_round_beside_a_peer(colour_tree: Path, tmp_path: Path) -> None:
         ("portable", "torchvision-v2", "train", True)
     ]
     assert not list(tmp_path.iterdir())  # nothing is left in the scratch folder
+
+
+@native_only
+def test_the_native_backend_with_and_without_the_index(colour_tree: Path) -> None:
+    settings = replace(SMALL, only=("native", "fasttrain-libjpeg"), works=("train", "raw"))
+    result = bench_loader(colour_tree, settings)
+    rows = {(entry["name"], entry["work"]): entry for entry in result["results"]}
+    assert set(rows) == {("native", "train"), ("fasttrain-libjpeg", "train"), ("native", "raw")}
+    assert all(entry["median"] > 0 and entry["psnr_mean"] > 35 for entry in rows.values())
+    # Otherwise both would have done the same work.
+    assert rows["native", "train"]["psnr_mean"] != rows["fasttrain-libjpeg", "train"]["psnr_mean"]
 
 
 def test_eval_pixels_and_half_precision(colour_tree: Path) -> None:

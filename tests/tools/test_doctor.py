@@ -9,6 +9,9 @@ import torch
 
 from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, TrainingError
+from fasttrain.beton_build.build import build
+from fasttrain.beton_build.options import BuildOptions
+from fasttrain.beton_build.sources import read_source
 from fasttrain.kernels.jpeg import native_available
 from fasttrain.loading import optional
 from fasttrain.loading.loader import Loader
@@ -17,6 +20,7 @@ from fasttrain.tools.doctor.bottleneck import Speeds, find_bottleneck
 from fasttrain.tools.doctor.installed import examine, optional_parts
 from fasttrain.training.settings import TrainSettings
 
+native_only = pytest.mark.skipif(not native_available(), reason="the native kernels were not built")
 WELL = Situation(
     bottleneck="loader",
     device="cuda",
@@ -68,6 +72,7 @@ def test_the_bottleneck(cached: float, alone: float, real: float, bottleneck: st
         ({"threads": 2}, "--threads 8"),
         ({"is_beton": False}, "fasttrain build"),
         ({"portable_share": 0.5}, "--mode jpg: Pillow has to decode 50% of the images"),
+        ({"unindexed_share": 0.4}, "fasttrain index DATA: 40% of the images"),
         ({"pixels_per_view": 40.0}, "40 times the pixels"),
         ({"budget": False}, "--memory-budget auto"),
         ({"device": "cpu"}, "train on a GPU"),
@@ -98,6 +103,16 @@ def test_a_model_and_its_data(colour_tree: Path, tmp_path: Path) -> None:
     assert result["bottleneck"] in ("model", "loader", "both")
     assert result["advice"] and result["advice"][0] in result["verdict"]
     assert not (tmp_path / "run").exists()
+
+
+@native_only
+@pytest.mark.parametrize("index", [True, False])
+def test_images_with_an_index_are_counted(index: bool, colour_tree: Path, tmp_path: Path) -> None:
+    build(read_source(colour_tree), tmp_path / "a.beton", BuildOptions(workers=1))
+    chosen = settings(colour_tree, tmp_path, data=str(tmp_path / "a.beton"), index=index)
+    result = find_bottleneck(chosen, seconds=0)
+    assert (result["samples"], result["indexed"]) == (24, 24 * index)
+    assert not any("index" in advice for advice in result["advice"])
 
 
 def test_a_slow_loader_is_found_out(colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ class LoaderJob:
         warmup, counted: batches that are not timed, and those after them that are.
         passes: how often the images are gone through within the epoch, which is longer than what is counted.
         files: folder of JPEG files, in class folders; `tars`: the same in WebDataset archives.
-        beton: the same bytes (pixels for ``raw``); `ffcv_jpg`: the images re-encoded by FFCV's writer.
+        beton: the same bytes, and the random-access index of each (pixels for ``raw``); `ffcv_jpg`: the images
+            re-encoded by FFCV's writer.
         mean, std: per channel, of the normalised images as a whole.
         cold: nothing of the files is in memory yet, and no image is to be read twice.
     """
@@ -99,6 +100,7 @@ class Entrant:
 
 
 JPEG_WORKS = ("train", "eval")
+OUR_LIBJPEG = "fasttrain-libjpeg"
 FFCV = (("ffcv",), "pip install ffcv numba opencv-python-headless")
 PEERS = (
     Entrant("torchvision-v1", f"{CONTESTANTS}.torch_files:torchvision_v1", "jpeg", JPEG_WORKS, ("torchvision",)),
@@ -135,9 +137,11 @@ PEERS = (
 
 
 def entrants(backends: Sequence[str]) -> list[Entrant]:
-    """Everyone: each backend of ours under its own name, then the peers."""
+    """Everyone: each backend of ours under its own name, the native one without the JPEGs' index, then the peers."""
     every = (*JPEG_WORKS, "raw")
     ours = [Entrant(name, f"{CONTESTANTS}.ours:{name}", "", every, ours=True) for name in backends]
+    if "native" in backends:
+        ours.append(Entrant(OUR_LIBJPEG, f"{CONTESTANTS}.ours:libjpeg", "jpeg", JPEG_WORKS, ours=True))
     return [*ours, *PEERS]
 
 

@@ -23,6 +23,8 @@ class Situation:
         is_beton: whether all data are `.beton` files.
         pixels_per_view: mean pixels of an image over pixels of the view.
         portable_share: share of images that only Pillow decodes.
+        unindexed_share: share of images that are JPEGs of a `.beton` without a random-access index, though the loader
+            would use it.
     """
 
     bottleneck: Bottleneck
@@ -35,6 +37,7 @@ class Situation:
     is_beton: bool
     pixels_per_view: float
     portable_share: float
+    unindexed_share: float = 0.0
 
 
 def advise(situation: Situation) -> list[str]:
@@ -67,6 +70,9 @@ def _for_the_loader(situation: Situation) -> list[str]:
         advice.append("convert the images once: fasttrain build DATA out.beton")
     if situation.portable_share > MANY:
         advice.append(f"build with --mode jpg: Pillow has to decode {situation.portable_share:.0%} of the images")
+    if situation.unindexed_share > MANY:
+        lacking = f"{situation.unindexed_share:.0%} of the images have no random-access index"
+        advice.append(f"make one with fasttrain index DATA: {lacking}")
     if situation.pixels_per_view > LARGE:
         advice.append(
             f"build with --max-resolution, or use --set decode=fast: the images have {situation.pixels_per_view:.0f} "

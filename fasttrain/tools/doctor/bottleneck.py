@@ -15,7 +15,7 @@ from fasttrain.base.distributed import process_group
 from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import available_cores, default_threads, world_size
 from fasttrain.base.runs import RunFolder
-from fasttrain.kernels.loading import OTHER
+from fasttrain.kernels.loading import JPEG, OTHER
 from fasttrain.loading.backend import available_backends
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
@@ -63,7 +63,8 @@ def find_bottleneck(settings: TrainSettings, seconds: float = 5.0) -> dict[str, 
     """Run training steps as `settings` say, about `seconds` of each kind. Nothing is written.
 
     Returns:
-        data, model, device, amp, batch_size, size, threads, backend; images_per_s (synthetic, cached, loader, real);
+        data, model, device, amp, batch_size, size, threads, backend; samples; indexed: how many of them the loader
+        decodes by their random-access index; images_per_s (synthetic, cached, loader, real);
         data_wait_fraction; bottleneck (``model``, ``loader`` or ``both``); advice: what to change; verdict: all in a
         line.
 
@@ -87,6 +88,8 @@ def find_bottleneck(settings: TrainSettings, seconds: float = 5.0) -> dict[str, 
             "size": trainer.eval_view.size,
             "threads": situation.threads,
             "backend": situation.backend,
+            "samples": len(trainer.train_loader.labels),
+            "indexed": trainer.train_loader.indexed,
             "images_per_s": figures,
             "data_wait_fraction": round(speeds.data_wait_fraction, 4),
             "bottleneck": speeds.bottleneck,
@@ -179,7 +182,7 @@ def _wait_for(device: torch.device) -> None:
 def _situation(trainer: Trainer, bottleneck: Bottleneck) -> Situation:
     settings, data = trainer.settings, trainer.train_loader.dataset
     names = [settings.data] if isinstance(settings.data, str) else settings.data
-    pixels, portable_share = _look_at(data)
+    pixels, portable_share, unindexed_share = _look_at(data)
     return Situation(
         bottleneck=bottleneck,
         device=trainer.device.type,
@@ -191,14 +194,18 @@ def _situation(trainer: Trainer, bottleneck: Bottleneck) -> Situation:
         is_beton=all(name.endswith(".beton") for name in names),
         pixels_per_view=pixels / trainer.eval_view.size**2,
         portable_share=portable_share,
+        unindexed_share=unindexed_share if trainer.train_loader.uses_index else 0.0,
     )
 
 
-def _look_at(data: ImageDataset) -> tuple[float, float]:
-    """Mean pixels of an image, and the share of those that are neither JPEGs nor stored as pixels."""
+def _look_at(data: ImageDataset) -> tuple[float, float, float]:
+    """Mean pixels of an image; the share of those that are neither JPEGs nor stored as pixels; the share of JPEGs in a
+    `.beton` that have no random-access index."""
     rows = np.unique(np.linspace(0, data.num_samples - 1, min(LOOKED_AT, data.num_samples)).astype(np.int64))
     sizes, unreadable = readable_sizes(data, rows)
     rows, sizes = (np.delete(array, list(unreadable), axis=0) for array in (rows, sizes))
     if not len(rows):
-        return 0.0, 0.0
-    return float(sizes.prod(1).mean()), float((data.stored(rows).stored == OTHER).mean())
+        return 0.0, 0.0, 0.0
+    stored = data.stored(rows).stored
+    unindexed = (stored == JPEG) & ~data.are_indexed(rows)
+    return float(sizes.prod(1).mean()), float((stored == OTHER).mean()), float(unindexed.mean())

@@ -1,4 +1,4 @@
-"""This package's Loader, by backend: ``ours:NAME`` runs the backend NAME."""
+"""This package's Loader: ``ours:NAME`` runs the backend NAME, ``ours:libjpeg`` the native one without the index."""
 
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -12,6 +12,10 @@ from fasttrain.loading.views import View, eval_view, train_view
 from fasttrain.tools.bench.loader_job import EVAL_CROP_PCT, LoaderJob
 
 REFERENCE = "portable"
+WAYS: dict[str, dict[str, Any]] = {
+    **{name: {"backend": name} for name in BACKENDS},
+    "libjpeg": {"backend": "native", "index": False},
+}
 COMPARED = 64
 
 
@@ -23,32 +27,32 @@ def view_of(job: LoaderJob) -> View:
 
 
 def __getattr__(name: str) -> Callable[[LoaderJob], Iterator[torch.Tensor]]:
-    if name not in BACKENDS:
+    if name not in WAYS:
         raise AttributeError(name)
     return lambda job: _images(job, name)
 
 
-def _images(job: LoaderJob, backend: str) -> Iterator[torch.Tensor]:
+def _images(job: LoaderJob, way: str) -> Iterator[torch.Tensor]:
     loader = Loader(
         [job.beton] * job.passes,
         job.batch_size,
         view=view_of(job),
         dtype=getattr(torch, job.dtype),
         threads=job.threads,
-        backend=backend,
+        **WAYS[way],
     )
     with loader:
         yield from map(attrgetter("images"), loader)
 
 
-def further_figures(job: LoaderJob, backend: str) -> dict[str, Any]:
+def further_figures(job: LoaderJob, way: str) -> dict[str, Any]:
     """psnr_mean: mean PSNR in dB of the first images against the reference backend's, which has the same views."""
-    if backend == REFERENCE:
+    if way == REFERENCE:
         return {}
     batches = []
-    for name in (backend, REFERENCE):
+    for name in (way, REFERENCE):
         with Loader(
-            job.beton, min(COMPARED, job.images), view=view_of(job), threads=job.threads, backend=name
+            job.beton, min(COMPARED, job.images), view=view_of(job), threads=job.threads, **WAYS[name]
         ) as loader:
             batches.append(next(iter(loader)).images)
     std = torch.tensor(view_of(job).std).view(1, 3, 1, 1)
