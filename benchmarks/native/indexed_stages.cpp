@@ -15,10 +15,7 @@ bool IndexedStages::prepare(const std::uint8_t* data, std::size_t size) {
 
 void IndexedStages::open() { decoder_.open(data_, size_, index_.data(), index_.size()); }
 
-void IndexedStages::plan(const View& view) {
-  views_.front().plan(view, header());
-  scan_.open(header(), index_.data());
-}
+void IndexedStages::plan(const View& view) { views_.front().plan(view, header()); }
 
 void IndexedStages::planes() {
   const IndexedView& view = views_.front();

@@ -21,6 +21,7 @@ class IndexedStages {
   template <class Timed>
   void entropy(const Timed& timed) {
     const UnitRegion& region = views_.front().region();
+    scan_.open(header(), index_.data());
     for (int row = region.top; row < region.bottom; row += 2) {
       const bool two = row + 1 < region.bottom;
       for (CoefficientRow& blocks : blocks_) blocks.shape(header().shape, region.right - region.left);

@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=40, help="photos that are looked at")
     parser.add_argument("--step", help="what was changed since the results were written")
     parser.add_argument("--predicted", default="", help="what the change was thought to do, written down before")
+    parser.add_argument("--thrown-away", action="store_true", help="the step: not kept, so the other figures stay")
+    parser.add_argument("--note", default="", help="on the step: what else was seen")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     try:
@@ -54,10 +56,14 @@ def main() -> None:
     known: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     steps = known.get("steps", [])
     if given.step:
-        steps.append({"what": given.step, "predicted": given.predicted, "measured": changes(known["stages"], stages)})
+        noted = {"kept": not given.thrown_away, "note": given.note}
+        measured = changes(known.get("stages", {}), stages)
+        steps.append({"what": given.step, "predicted": given.predicted, "measured": measured, **noted})
     facts = {"machine": machine_facts(), "simd": current_simd(), "images": photos, "size": SIZE}
     result = {**facts, "unit": "instructions/image", "stages": stages, "steps": steps}
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    if given.thrown_away:
+        result = {**known, "steps": steps}
+    given.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for name, count in stages.items():
         print(f"{name:<44}{count:>12,}")
 

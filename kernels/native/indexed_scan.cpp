@@ -80,7 +80,7 @@ namespace {
 inline const char* decode_mean(BitReader& bits, const HuffmanTable& table, int& mean) {
   const Entry entry = table.find(bits.window());
   if (!entry) return kNoCode;
-  if (entry.size() != 0) mean += value_of(entry, bits.window());
+  mean += value_of(entry, bits.window());
   bits.drop(entry.bits());
   return nullptr;
 }

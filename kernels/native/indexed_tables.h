@@ -29,15 +29,16 @@ class StepTable {
   void build(const HuffmanTable& table) {
     static_assert(kStepBits <= kLookBits);
     Code codes[1 << kStepBits];
-    for (std::uint32_t index = 0; index < (1u << kStepBits); ++index) {
+    for (std::uint32_t index = 0; index < (1u << kStepBits);) {
       const std::uint64_t window = std::uint64_t{index} << (64 - kStepBits);
       const Entry entry = table.find_short(window);
-      const int size = entry.size();
       const bool fits = entry && entry.bits() <= kStepBits;
-      codes[index] = {static_cast<std::uint8_t>(fits ? entry.bits() : kStepBits + 1),
+      const Code code{static_cast<std::uint8_t>(fits ? entry.bits() : kStepBits + 1),
                       static_cast<std::uint8_t>(entry.advance()),
-                      static_cast<std::int16_t>(fits && size != 0 ? value_of(entry, window) : 0)};
+                      static_cast<std::int16_t>(fits ? value_of(entry, window) : 0)};
+      const std::uint32_t next = index + (fits ? 1u << (kStepBits - entry.bits()) : 1u);  // further bits mean nothing to it
       if (!fits) steps_[index] = {0, kPastBlock, 0, 0, 0, 0};
+      while (index < next) codes[index++] = code;
     }
     for (std::uint32_t index = 0; index < (1u << kStepBits); ++index) {
       if (codes[index].bits <= kStepBits) steps_[index] = joined(codes, index);

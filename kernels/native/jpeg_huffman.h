@@ -34,15 +34,13 @@ class Entry {
   std::uint32_t packed_ = 0;
 };
 
-// The value of `size` bits (T.81, F.2.2.1: EXTEND), without a branch: signs are as good as random.
-inline int extended(int value, int size) {
-  const int negative = -(value < (1 << size >> 1));
-  return value + (negative & (1 - (1 << size)));
-}
-
-// The value of an entry whose bits are next; it must have one.
+// The value of an entry whose bits are next (T.81, F.2.2.1: EXTEND), 0 if it has none. Without a branch: signs are as good
+// as random. Values below zero are stored less one, so that their magnitude is what their flipped bits say.
 inline int value_of(const Entry& entry, std::uint64_t window) {
-  return extended(static_cast<int>(window << (entry.bits() - entry.size()) >> (64 - entry.size())), entry.size());
+  const std::uint64_t bits = window << (entry.bits() - static_cast<unsigned>(entry.size()));
+  const std::uint64_t flip = (bits >> 63) - 1;  // all ones if it is below zero
+  const std::uint64_t magnitude = (bits ^ flip) >> 1 >> (63 - entry.size());
+  return static_cast<int>((magnitude ^ flip) - flip);
 }
 
 class HuffmanTable {

@@ -440,7 +440,8 @@ def test_mutated_streams_end_in_errors_or_pixels(reader: IndexedReader, sampling
         if turn % 5 == 0:
             del changed[int(generator.integers(2, len(changed))) :]
         try:
-            assert reader.views(bytes(changed), index, wanted, 20, PixelFormat("uint8")).shape == (1, 20, 20, 3)
+            view = reader.views(bytes(changed), index, wanted, 20, PixelFormat("uint8"), fast=turn % 3 == 0)
+            assert view.shape == (1, 20, 20, 3)
         except ValueError as error:
             assert str(error)
     assert_is_part(reader.planes(stream, index, (0, 0, *units_of(stream))), libjpeg_planes(stream, True),
