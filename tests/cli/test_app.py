@@ -3,8 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
+
+from fasttrain.cli.app import app
+from fasttrain.training.settings import TrainSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -44,3 +49,19 @@ def test_an_error_is_one_sentence_unless_debugging():
 def test_rooms_without_torch(module):
     code = f"import sys; import {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("options", "index"), [([], True), (["--index"], True), (["--no-index"], False)])
+def test_train_passes_the_choice_of_the_index_on(
+    options: list[str], index: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[TrainSettings] = []
+
+    def train(settings: TrainSettings, *, resume: bool) -> SimpleNamespace:
+        given.append(settings)
+        return SimpleNamespace(run="runs/train")
+
+    monkeypatch.setattr("fasttrain.training.run.train", train)
+    result = CliRunner().invoke(app, ["train", "--data", "a.beton", *options])
+    assert result.exit_code == 0, result.output
+    assert [settings.index for settings in given] == [index]
