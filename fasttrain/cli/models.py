@@ -60,8 +60,16 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 64].")] = None,
     size: Annotated[int | None, typer.Option(help="Image side in pixels [default: the model's own].")] = None,
     optimizer: Annotated[str | None, typer.Option(help="See --list-optimizers [default: adamw].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate [default: adamw 5e-4, sgd 0.02].")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[default: 0.05]")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate [default: the optimizer's; adamw 5e-4, sgd 0.02].")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[default: the optimizer's; adamw 0.05, sgd 5e-5]")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="cosine, linear, poly, onecycle, constant, step, milestones, plateau or 1x, 2x, … [default: cosine]."
+        ),
+    ] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
     class_balance: Annotated[
         float | None, typer.Option(help="Draw classes as frequent as they are (0) to all alike (1) [default: 0].")
@@ -91,6 +99,7 @@ def train(
         _print_choices(list_models)
         return
     optimizer_group = {"name": optimizer, "lr": lr, "weight_decay": weight_decay}
+    schedule_group = {"kind": schedule, "warmup_epochs": warmup_epochs}
     given: dict[str, Any] = {
         "data": _one_or_many(data),
         "val": _one_or_many(val),
@@ -112,11 +121,11 @@ def train(
         "memory_budget": memory_budget,
         "resident": resident,
         "seed": seed,
-        "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
+        "optimizer": _given(optimizer_group) or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
-        "schedule": {"warmup_epochs": warmup_epochs} if warmup_epochs is not None else None,
+        "schedule": _given(schedule_group) or None,
     }
-    values = _merge(read_yaml(config) if config else {}, {k: v for k, v in given.items() if v is not None})
+    values = _merge(read_yaml(config) if config else {}, _given(given))
     values = apply_overrides(values, set_ or [])
     if "data" not in values:
         raise typer.BadParameter("say what to train on", param_hint="--data")
@@ -232,7 +241,11 @@ def _print_choices(models: bool) -> None:
     from fasttrain.training.optimizers import list_optimizers
 
     for name, description in list_optimizers().items():
-        print(f"{name:8} {description}")
+        print(f"{name:20} {description}")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _one_or_many(values: list[str] | None) -> str | list[str] | None:

@@ -99,7 +99,7 @@ class Stepper:
         )
         losses = torch.where(batch.valid, losses, 0.0)
         samples = batch.valid.sum()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()  # gradients become None: the default, which apex takes no argument for
         self.scaler.scale(losses.sum() / samples.clamp(min=1)).backward()
         if self.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)

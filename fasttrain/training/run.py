@@ -26,7 +26,7 @@ from fasttrain.models.create import create_model, eval_view_of, has_own_head, ze
 from fasttrain.models.weights import load_weights
 from fasttrain.training.loop import EpochProgress, Stepper, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
-from fasttrain.training.optimizers import create_optimizer
+from fasttrain.training.optimizers import check_optimizer, clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.requests import Requests
 from fasttrain.training.schedule import Schedule
@@ -66,6 +66,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         StoppedError: stopped by a signal; the state is kept.
     """
     check_launch()  # before anything that every process would say or do for itself
+    check_optimizer(settings.optimizer)
     folder = RunFolder(settings.out)
     state = _state_to_resume(folder, resume)
     if state is not None:
@@ -175,6 +176,7 @@ class Trainer:
             save()
             raise self.requests.stopped(f"in epoch {position.epoch + 1} after step {progress.step}")
         self._agree_on_statistics()
+        self.stepper.schedule.end_epoch(figures.train_loss)
         position.trained = True
         self.progress = EpochProgress(position.epoch + 1, 0, LaggedLoss(self.device))
         if figures.wishes.save and self.val_loader is not None:
@@ -312,7 +314,7 @@ class Trainer:
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         model = model.to(device=self.device, memory_format=memory_format)  # type: ignore[call-overload]
         optimizer = create_optimizer(model, settings.optimizer)
-        schedule = Schedule(settings.schedule, settings.optimizer.peak_lr, len(self.train_loader), settings.epochs)
+        schedule = Schedule(settings.schedule, peak_lr(settings.optimizer), len(self.train_loader), settings.epochs)
         ema = ModelEmaV3(model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
         return Stepper(
             model=data_parallel(model, self.device),
@@ -322,7 +324,7 @@ class Trainer:
             device=self.device,
             amp=resolve_amp(settings.amp, self.device),
             label_smoothing=settings.label_smoothing,
-            clip_norm=settings.optimizer.clip_norm,
+            clip_norm=0.0 if clips_itself(settings.optimizer) else settings.optimizer.clip_norm,
             seed=settings.seed,
         )
 

@@ -1,49 +1,39 @@
 """The settings of a training run. `fasttrain train` exposes the daily ones; ``--set a.b=c`` reaches all."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
-
-OPTIMIZER_RATES = {"adamw": 5e-4, "sgd": 0.02}
+from fasttrain.training.schedule_settings import ScheduleSettings, epochs_of
 
 
 class OptimizerSettings(Settings):
-    """The optimizer. Norms and biases are never decayed.
+    """The optimizer (`fasttrain train --list-optimizers`). What is None takes the optimizer's own default.
+
+    Norms, biases, position tables and tokens are never decayed.
 
     Attributes:
-        name: ``adamw`` or ``sgd`` (with Nesterov momentum).
-        lr: peak learning rate; None takes the default of the optimizer (`OPTIMIZER_RATES`).
-        weight_decay: decoupled for adamw, L2 for sgd.
-        betas: adamw's averaging rates.
-        momentum: sgd's.
-        clip_norm: largest L2 norm of all gradients together; 0 turns clipping off.
+        name: as listed; ``lookahead:NAME`` puts Lookahead around it.
+        lr: peak learning rate.
+        weight_decay: decoupled or L2, as the optimizer has it.
+        betas, momentum, eps: for optimizers that have them.
+        clip_norm: largest L2 norm of all gradients together; 0 leaves it to the optimizer (LAMB clips at 1).
+        layer_decay: share of the learning rate from each layer to the one below it.
+        head_lr: the classifier's multiple of the learning rate.
+        options: further arguments of the optimizer, by name.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: str = "adamw"
     lr: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float | None = Field(default=None, ge=0)
+    betas: tuple[float, ...] | None = None
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    eps: float | None = Field(default=None, gt=0)
     clip_norm: float = Field(default=0.0, ge=0)
-
-    @property
-    def peak_lr(self) -> float:
-        """The learning rate after warm-up."""
-        return self.lr if self.lr is not None else OPTIMIZER_RATES[self.name]
-
-
-class ScheduleSettings(Settings):
-    """Linear warm-up, then a half cosine, both per step.
-
-    Attributes:
-        warmup_epochs: length of the warm-up; parts of an epoch are allowed.
-        final_lr_share: learning rate of the last step as a share of the peak.
-    """
-
-    warmup_epochs: float = Field(default=1.0, ge=0)
-    final_lr_share: float = Field(default=0.0, ge=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    head_lr: float = Field(default=1.0, gt=0)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class AugmentSettings(Settings):
@@ -138,6 +128,19 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_of_the_schedule(cls, values: Any) -> Any:
+        """A schedule that states the run's length sets it."""
+        schedule = values.get("schedule") if isinstance(values, dict) else None
+        kind = schedule.get("kind") if isinstance(schedule, dict) else getattr(schedule, "kind", None)
+        length = epochs_of(kind) if isinstance(kind, str) else None
+        if length is None:
+            return values
+        if values.get("epochs", length) != length:
+            raise ValueError(f"schedule {kind} is {length} epochs long; leave out --epochs, or take another schedule")
+        return {**values, "epochs": length}
 
     @field_validator("pretrained")
     @classmethod

@@ -18,7 +18,7 @@ from fasttrain.models.checkpoint import save_state
 from fasttrain.training.loop import EpochProgress, Stepper
 from fasttrain.training.settings import TrainSettings
 
-VERSION = 2  # of what the file holds
+VERSION = 3  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them.
 FREE_ON_RESUME = {"out", "device", "threads", "memory_budget", "resident", "on_error", "checkpoint_minutes"}
 
@@ -99,6 +99,7 @@ def write_state(
         "position": asdict(position),
         "model": stepper.unwrapped.state_dict(),
         "optimizer": stepper.optimizer.state_dict(),
+        "schedule": stepper.schedule.state_dict(),
         "scaler": stepper.scaler.state_dict(),
         "ema": stepper.ema.state_dict() if stepper.ema is not None else None,
         "loader": loader.state_dict(),
@@ -124,6 +125,7 @@ def restore_state(
     loader.load_state_dict(state["loader"])
     stepper.unwrapped.load_state_dict(state["model"])
     stepper.optimizer.load_state_dict(state["optimizer"])
+    stepper.schedule.load_state_dict(state["schedule"])
     stepper.scaler.load_state_dict(state["scaler"])
     if stepper.ema is not None:
         stepper.ema.load_state_dict(state["ema"])
