@@ -192,7 +192,7 @@ class Trainer:
             {
                 "epoch": position.epoch,
                 "train_loss": position.train_loss,
-                "lr": self.stepper.optimizer.param_groups[0]["lr"],
+                "lr": self.stepper.schedule.lr((position.epoch + 1) * len(self.train_loader) - 1),
                 **validation,
                 "images_per_s": position.images_per_s,
                 "data_wait_fraction": position.data_wait_fraction,
