@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from fasttrain.base.console import say
@@ -15,21 +14,18 @@ from fasttrain.base.process import check_launch, is_main, restarts
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.lists import read_ids
 from fasttrain.inference.evaluate import evaluate
-from fasttrain.inference.forward import resolve_amp
 from fasttrain.inference.labels import class_map
 from fasttrain.inference.skipped import report_skipped
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.views import TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
-from fasttrain.models.create import create_model, eval_view_of, has_own_head, zero_head
-from fasttrain.models.weights import load_weights
-from fasttrain.training.loop import EpochProgress, Stepper, train_epoch
+from fasttrain.models.create import eval_view_of
+from fasttrain.training.assemble import make_stepper
+from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
-from fasttrain.training.optimizers import check_optimizer, clips_itself, create_optimizer, peak_lr
-from fasttrain.training.parallel import data_parallel
+from fasttrain.training.optimizers import check_optimizer
 from fasttrain.training.requests import Requests
-from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
 
@@ -121,7 +117,7 @@ class Trainer:
         if self.val_loader is not None:
             _check_labelled(self.val_loader)
             class_map(self.val_loader.class_names, self.class_names, self.num_classes)
-        self.stepper = self._stepper(_create_model(settings, self.num_classes, self.eval_view.size))
+        self.stepper = make_stepper(settings, device, self.num_classes, self.eval_view.size, len(self.train_loader))
 
     def __enter__(self) -> "Trainer":
         return self
@@ -202,7 +198,7 @@ class Trainer:
         self._save_epoch(validation, improved)
 
     def _agree_on_statistics(self) -> None:
-        average_buffers(self.stepper.unwrapped)
+        average_buffers(self.stepper.module)
         if self.stepper.ema is not None:
             average_buffers(self.stepper.ema.module)
 
@@ -213,7 +209,7 @@ class Trainer:
         result = self._evaluate(self._kept_model())
         figures = {f"val_{key}": value for key, value in result.items() if key != "samples"}
         if self.stepper.ema is not None:
-            figures["val_top1_raw"] = self._evaluate(self.stepper.unwrapped)["top1"]
+            figures["val_top1_raw"] = self._evaluate(self.stepper.module)["top1"]
         return figures
 
     def _evaluate(self, model: nn.Module) -> dict[str, Any]:
@@ -262,7 +258,7 @@ class Trainer:
         return [*self._skipped_before, *self.train_loader.skipped, *validation]
 
     def _kept_model(self) -> nn.Module:
-        return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.unwrapped
+        return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.module
 
     def _result(self) -> TrainResult:
         position = self.position
@@ -308,39 +304,6 @@ class Trainer:
     def _train_view(self) -> TrainView:
         augment, evaluated = self.settings.augment, self.eval_view
         return train_view(evaluated.size, **augment.model_dump(), mean=evaluated.mean, std=evaluated.std)
-
-    def _stepper(self, model: nn.Module) -> Stepper:
-        settings = self.settings
-        memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        model = model.to(device=self.device, memory_format=memory_format)  # type: ignore[call-overload]
-        optimizer = create_optimizer(model, settings.optimizer)
-        schedule = Schedule(settings.schedule, peak_lr(settings.optimizer), len(self.train_loader), settings.epochs)
-        ema = ModelEmaV3(model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
-        return Stepper(
-            model=data_parallel(model, self.device),
-            optimizer=optimizer,
-            schedule=schedule,
-            ema=ema,
-            device=self.device,
-            amp=resolve_amp(settings.amp, self.device),
-            label_smoothing=settings.label_smoothing,
-            clip_norm=0.0 if clips_itself(settings.optimizer) else settings.optimizer.clip_norm,
-            seed=settings.seed,
-        )
-
-
-def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
-    options = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
-    if settings.drop_path_rate:
-        options["drop_path_rate"] = settings.drop_path_rate
-    model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)
-    if settings.pretrained and not has_own_head(settings.model, num_classes):
-        zero_head(model)
-    if settings.weights is not None:
-        loaded = load_weights(model, settings.weights, settings.weights_match)
-        head = "with a new head" if loaded.head_replaced else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {head} for {num_classes} classes")
-    return model
 
 
 def _check_labelled(loader: Loader) -> None:

@@ -67,6 +67,18 @@ class SamplingSettings(Settings):
     draws: int | None = Field(default=None, ge=1)
 
 
+class DdpSettings(Settings):
+    """How several processes bring their gradients together.
+
+    Attributes:
+        static_graph: the model calls the same parts in every step, which DDP then relies on.
+        compression: gradients are sent as bfloat16, half of their bytes.
+    """
+
+    static_graph: bool = False
+    compression: Literal["none", "bf16"] = "none"
+
+
 class TrainSettings(Settings):
     """Everything that determines a run.
 
@@ -85,7 +97,15 @@ class TrainSettings(Settings):
         device: ``cpu``, ``cuda`` or None for the best one there is.
         amp: ``auto`` is bf16 on CUDA and off on CPU.
         channels_last: memory format of the model.
+        tf32: float32 products and convolutions of a GPU may round their factors to 10 bits, several times as fast.
+        compile: mode of torch.compile, which takes a minute or more at the start; ``reduce-overhead`` replays CUDA
+            graphs.
+        micro_batch: images that pass through the model at a time, where a batch is too large for the memory.
+        grad_checkpointing: compute activations anew in the backward pass: less memory, a third more time.
+        freeze: shell patterns of parameter names that do not learn (``stem.*``).
+        sam_rho: radius of sharpness-aware minimisation, which takes two passes a step; 0 turns it off.
         ema: decay of the weights' moving average; 0 turns it off. Its weights are validated and kept.
+        ema_buffers: statistics of normalisation layers are averaged like weights, or taken as they are (``copy``).
         label_smoothing: share of the target spread over all classes.
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
@@ -113,7 +133,14 @@ class TrainSettings(Settings):
     device: str | None = None
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     channels_last: bool = True
+    tf32: bool = True
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    micro_batch: int | None = Field(default=None, ge=1)
+    grad_checkpointing: bool = False
+    freeze: tuple[str, ...] = ()
+    sam_rho: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
+    ema_buffers: Literal["average", "copy"] = "average"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
@@ -125,6 +152,7 @@ class TrainSettings(Settings):
     on_error: Literal["raise", "skip"] = "raise"
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     sampling: SamplingSettings = SamplingSettings()
+    ddp: DdpSettings = DdpSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()

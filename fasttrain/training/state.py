@@ -15,8 +15,9 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import is_main, rank, world_size
 from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import save_state
-from fasttrain.training.loop import EpochProgress, Stepper
+from fasttrain.training.loop import EpochProgress
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.stepper import Stepper
 
 VERSION = 3  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them.
@@ -97,7 +98,7 @@ def write_state(
         "version": VERSION,
         "settings": settings.model_dump(mode="json"),
         "position": asdict(position),
-        "model": stepper.unwrapped.state_dict(),
+        "model": stepper.module.state_dict(),
         "optimizer": stepper.optimizer.state_dict(),
         "schedule": stepper.schedule.state_dict(),
         "scaler": stepper.scaler.state_dict(),
@@ -123,7 +124,7 @@ def restore_state(
         LoaderError: the data set is not the one that it was.
     """
     loader.load_state_dict(state["loader"])
-    stepper.unwrapped.load_state_dict(state["model"])
+    stepper.module.load_state_dict(state["model"])
     stepper.optimizer.load_state_dict(state["optimizer"])
     stepper.schedule.load_state_dict(state["schedule"])
     stepper.scaler.load_state_dict(state["scaler"])
@@ -151,7 +152,7 @@ def restore_state(
 
 def _modules(stepper: Stepper) -> list[nn.Module]:
     """The model, and its moving average if there is one."""
-    return [stepper.unwrapped] if stepper.ema is None else [stepper.unwrapped, stepper.ema.module]
+    return [stepper.module] if stepper.ema is None else [stepper.module, stepper.ema.module]
 
 
 def _own_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -21,9 +21,9 @@ from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import load_state, save_state
 from fasttrain.models.opened import open_model
 from fasttrain.models.weights import read_state_dict
-from fasttrain.training import loop
 from fasttrain.training.run import STATE, train
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.stepper import Stepper
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(settings, t
     ("stop_after", "by", "changes"),
     [
         (2, signal.SIGINT, {"ema": 0.5}),
-        (4, signal.SIGTERM, {"amp": "fp16"}),
+        (4, signal.SIGTERM, {"amp": "bf16"}),
         (6, signal.SIGUSR1, {"amp": "bf16", "optimizer": {"name": "sgd", "lr": 0.01}}),
         (5, signal.SIGUSR1, {"sampling": {"class_balance": 1, "rest": "wrap", "draws": 20, "order": "windowed"}}),
     ],
@@ -91,7 +91,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
     whole = run_all(settings(**changes))
     interrupted = settings(**changes, out=str(tmp_path / "stopped"))
     seen = 0
-    real_step = loop.Stepper.step
+    real_step = Stepper.step
 
     def step(self, *arguments):
         nonlocal seen
@@ -101,7 +101,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
             os.kill(os.getpid(), by)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Stepper, "step", step)
+        patched.setattr(Stepper, "step", step)
         with pytest.raises(TrainingError, match=f"stopped by {by.name} .*--resume"):
             train(interrupted)
     assert seen == stop_after
@@ -197,14 +197,14 @@ def test_a_part_of_the_samples_and_balanced_classes(settings, colour_tree, tmp_p
     (tmp_path / "ids.txt").write_text("\n".join(ids))
     (tmp_path / "val.txt").write_text("red/7.jpg\ngreen/7.jpg\n")
     seen = []
-    real = loop.Stepper.step
+    real = Stepper.step
 
     def step(self, batch, *others):
         seen.extend(batch.labels.tolist())
         real(self, batch, *others)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop.Stepper, "step", step)
+        patched.setattr(Stepper, "step", step)
         train(
             settings(
                 ids=str(tmp_path / "ids.txt"),
@@ -225,14 +225,14 @@ def test_broken_images_are_reported_at_the_end_even_after_a_resume(settings, col
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
     chosen = settings(data=str(folder), on_error="skip", epochs=2, batch_size=24, sampling={"rest": "wrap"})
-    real = loop.Stepper.step
+    real = Stepper.step
 
     def step(self, *arguments):
         real(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Stepper, "step", step)
+        patched.setattr(Stepper, "step", step)
         with pytest.raises(StoppedError, match="after epoch 1") as stopped:
             train(chosen)
     assert stopped.value.exit_code == 143
