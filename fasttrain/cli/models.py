@@ -56,6 +56,12 @@ def train(
         Literal["name", "order"] | None, typer.Option(help="Join the weights by name [default] or by order.")
     ] = None,
     pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
+    extra_val: Annotated[
+        list[str] | None, typer.Option(help="Further validation data by name: snow=snow.beton; may be given again.")
+    ] = None,
+    best: Annotated[
+        str | None, typer.Option(help="Which epoch is kept as best: an expression of its figures [default: val_top1].")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="[default: 10]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 64].")] = None,
     size: Annotated[int | None, typer.Option(help="Image side in pixels [default: the model's own].")] = None,
@@ -103,6 +109,8 @@ def train(
     given: dict[str, Any] = {
         "data": _one_or_many(data),
         "val": _one_or_many(val),
+        "extra_val": _named(extra_val),
+        "best": best,
         "ids": ids,
         "val_ids": val_ids,
         "model": model,
@@ -246,6 +254,17 @@ def _print_choices(models: bool) -> None:
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _named(pairs: list[str] | None) -> dict[str, str] | None:
+    """``NAME=DATA`` of several data sets."""
+    if not pairs:
+        return None
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, _, data) in zip(pairs, split, strict=True):
+        if not name or not data:
+            raise typer.BadParameter(f"{pair!r} is not of the form NAME=DATA", param_hint="--extra-val")
+    return {name: data for name, _, data in split}
 
 
 def _one_or_many(values: list[str] | None) -> str | list[str] | None:

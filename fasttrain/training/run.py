@@ -13,8 +13,6 @@ from fasttrain.base.errors import ConfigError, TrainingError
 from fasttrain.base.process import check_launch, is_main, restarts
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.lists import read_ids
-from fasttrain.inference.evaluate import evaluate
-from fasttrain.inference.labels import class_map
 from fasttrain.inference.skipped import report_skipped
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
@@ -22,12 +20,14 @@ from fasttrain.loading.views import TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
 from fasttrain.models.create import eval_view_of
 from fasttrain.training.assemble import make_stepper
+from fasttrain.training.best_rule import BestRule
 from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.optimizers import check_optimizer
 from fasttrain.training.requests import Requests
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
+from fasttrain.training.validation import MAIN, Validation
 
 LAST, BEST, STATE = "last.safetensors", "best.safetensors", "last.state.pt"
 
@@ -113,10 +113,10 @@ class Trainer:
         self.train_loader = self._train_loader()
         self.class_names = self.train_loader.class_names or None
         self.num_classes = _count_classes(self.train_loader)
-        self.val_loader = self._val_loader()
-        if self.val_loader is not None:
-            _check_labelled(self.val_loader)
-            class_map(self.val_loader.class_names, self.class_names, self.num_classes)
+        self.validation = Validation(
+            self._validation_sources(), self._open_validation, self.class_names, self.num_classes
+        )
+        self.best_rule = self._best_rule()
         self.stepper = make_stepper(settings, device, self.num_classes, self.eval_view.size, len(self.train_loader))
 
     def __enter__(self) -> "Trainer":
@@ -124,13 +124,12 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self.train_loader.close()
-        if self.val_loader is not None:
-            self.val_loader.close()
+        self.validation.close()
 
     @property
     def data_fingerprints(self) -> tuple[str, ...]:
         """Of training and validation data."""
-        return tuple(loader.dataset.fingerprint for loader in (self.train_loader, self.val_loader) if loader)
+        return (self.train_loader.dataset.fingerprint, *self.validation.fingerprints)
 
     def run(self) -> TrainResult:
         """Train from the current position to the last epoch."""
@@ -175,7 +174,7 @@ class Trainer:
         self.stepper.schedule.end_epoch(figures.train_loss)
         position.trained = True
         self.progress = EpochProgress(position.epoch + 1, 0, LaggedLoss(self.device))
-        if figures.wishes.save and self.val_loader is not None:
+        if figures.wishes.save and self.validation:
             self._save_state()  # validating may take long
 
     def _finish_epoch(self, monitor: Monitor) -> None:
@@ -183,17 +182,16 @@ class Trainer:
         position = self.position
         with monitor.paused():
             validation = self._validate()
-        improved = self._note_validation(validation.get("val_top1"))
-        monitor.epoch(
-            {
-                "epoch": position.epoch,
-                "train_loss": position.train_loss,
-                "lr": self.stepper.schedule.lr((position.epoch + 1) * len(self.train_loader) - 1),
-                **validation,
-                "images_per_s": position.images_per_s,
-                "data_wait_fraction": position.data_wait_fraction,
-            }
-        )
+        record = {
+            "epoch": position.epoch,
+            "train_loss": position.train_loss,
+            "lr": self.stepper.schedule.lr((position.epoch + 1) * len(self.train_loader) - 1),
+            **validation,
+            "images_per_s": position.images_per_s,
+            "data_wait_fraction": position.data_wait_fraction,
+        }
+        improved = self._note_figures(record)
+        monitor.epoch(record)
         position.epoch, position.step, position.trained = position.epoch + 1, 0, False
         self._save_epoch(validation, improved)
 
@@ -203,26 +201,21 @@ class Trainer:
             average_buffers(self.stepper.ema.module)
 
     def _validate(self) -> dict[str, Any]:
-        """Validation figures of the weights that are kept, and of the raw ones beside averaged ones."""
-        if self.val_loader is None:
-            return {}
-        result = self._evaluate(self._kept_model())
-        figures = {f"val_{key}": value for key, value in result.items() if key != "samples"}
-        if self.stepper.ema is not None:
-            figures["val_top1_raw"] = self._evaluate(self.stepper.module)["top1"]
+        """Validation figures of the weights that are kept, and the top-1 of the raw ones beside averaged ones."""
+        figures = self.validation.measure(self._kept_model(), self.stepper.amp)
+        if self.stepper.ema is not None and MAIN in self.validation.loaders:
+            raw = self.validation.measure_one(MAIN, self.stepper.module, self.stepper.amp)
+            figures["val_top1_raw"] = raw["val_top1"]
         return figures
 
-    def _evaluate(self, model: nn.Module) -> dict[str, Any]:
-        assert self.val_loader is not None
-        return evaluate(model, self.val_loader, self.num_classes, self.class_names, self.stepper.amp, "validate")
-
-    def _note_validation(self, top1: float | None) -> bool:
-        """Remember the epoch's top-1; True if it is the highest so far."""
+    def _note_figures(self, record: dict[str, Any]) -> bool:
+        """Remember the epoch's top-1; True if the epoch is the best so far."""
         position = self.position
-        position.top1 = top1
-        if top1 is None or (position.best_top1 is not None and top1 <= position.best_top1):
+        position.top1 = record.get("val_top1")
+        score = self.best_rule.score(record) if self.best_rule is not None else None
+        if score is None or (position.best_score is not None and score <= position.best_score):
             return False
-        position.best_top1, position.best_epoch = top1, position.epoch
+        position.best_score, position.best_top1, position.best_epoch = score, position.top1, position.epoch
         return True
 
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
@@ -243,9 +236,9 @@ class Trainer:
         self._save_state()
 
     def _stated_metrics(self, validation: dict[str, Any]) -> dict[str, Any]:
-        if self.val_loader is None:
+        if not self.validation:
             return {}
-        return {**validation, "data_fingerprint": self.val_loader.dataset.fingerprint}
+        return {**validation, "data_fingerprint": self.validation.fingerprints[0]}
 
     def _save_state(self, progress: EpochProgress | None = None) -> None:
         path, loader = self.folder.path / STATE, self.train_loader
@@ -254,8 +247,7 @@ class Trainer:
 
     def _skipped(self) -> list[tuple[str, str]]:
         """Samples that this rank has left out in the whole run, with the reasons."""
-        validation = self.val_loader.skipped if self.val_loader is not None else []
-        return [*self._skipped_before, *self.train_loader.skipped, *validation]
+        return [*self._skipped_before, *self.train_loader.skipped, *self.validation.skipped]
 
     def _kept_model(self) -> nn.Module:
         return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.module
@@ -281,10 +273,24 @@ class Trainer:
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
-    def _val_loader(self) -> Loader | None:
-        if self.settings.val is None:
+    def _validation_sources(self) -> dict[str, str | list[str]]:
+        settings = self.settings
+        main = {MAIN: settings.val} if settings.val is not None else {}
+        return main | {f"{MAIN}_{name}": data for name, data in settings.extra_val.items()}
+
+    def _open_validation(self, name: str, data: str | list[str]) -> Loader:
+        return self._loader(data, self.settings.val_ids if name == MAIN else None, view=self.eval_view)
+
+    def _best_rule(self) -> BestRule | None:
+        """The rule of the settings; by default the validation top-1, or the mean of the named sets."""
+        known = ["train_loss", *self.validation.figures]
+        default = next((name for name in ("val_top1", "val_mean_top1") if name in known), None)
+        text = self.settings.best or default
+        if text is None:
             return None
-        return self._loader(self.settings.val, self.settings.val_ids, view=self.eval_view)
+        rule = BestRule(text)
+        rule.check_names(known)
+        return rule
 
     def _loader(self, data: str | list[str], ids: str | None, **options: Any) -> Loader:
         settings = self.settings
@@ -304,14 +310,6 @@ class Trainer:
     def _train_view(self) -> TrainView:
         augment, evaluated = self.settings.augment, self.eval_view
         return train_view(evaluated.size, **augment.model_dump(), mean=evaluated.mean, std=evaluated.std)
-
-
-def _check_labelled(loader: Loader) -> None:
-    if not (loader.labels >= 0).any():
-        raise TrainingError(
-            f"{loader.dataset.name} holds no labelled sample, so there is nothing to validate on; leave --val out, or "
-            "build it with labels"
-        )
 
 
 def _count_classes(loader: Loader) -> int:

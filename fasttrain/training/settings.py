@@ -85,6 +85,10 @@ class TrainSettings(Settings):
     Attributes:
         data: `.beton` file(s), folder or list to train on.
         val: the same to validate on after each epoch, or None.
+        extra_val: further validation data by name; each has its own figures (``val_NAME_top1``), and their top-1 a mean
+            (``val_mean_top1``).
+        best: which epoch's weights are kept as the best: the one with the highest value of this expression of an
+            epoch's figures (see `BestRule`); None for ``val_top1``, or ``val_mean_top1`` without `val`.
         ids, val_ids: files of ids, one a line or a table's column; only these samples are taken.
         model: timm's name.
         out: the run's folder.
@@ -119,6 +123,8 @@ class TrainSettings(Settings):
 
     data: str | list[str]
     val: str | list[str] | None = None
+    extra_val: dict[str, str | list[str]] = Field(default_factory=dict)
+    best: str | None = None
     ids: str | None = None
     val_ids: str | None = None
     model: str = "resnet50"
@@ -169,6 +175,14 @@ class TrainSettings(Settings):
         if values.get("epochs", length) != length:
             raise ValueError(f"schedule {kind} is {length} epochs long; leave out --epochs, or take another schedule")
         return {**values, "epochs": length}
+
+    @field_validator("extra_val")
+    @classmethod
+    def _plain_names(cls, sets: dict[str, Any]) -> dict[str, Any]:
+        for name in sets:
+            if not name.isidentifier() or name == "mean":
+                raise ValueError(f"{name!r} cannot name a data set; use letters, digits and _")
+        return sets
 
     @field_validator("pretrained")
     @classmethod

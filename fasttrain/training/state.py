@@ -33,7 +33,8 @@ class Position:
         trained: whether all steps of `epoch` are done, and validation is what comes next.
         train_loss: of the epoch that was trained last.
         top1: validation top-1 of the last epoch; None without validation data.
-        best_top1, best_epoch: the highest one and its epoch (chosen on the validation set itself, so optimistic).
+        best_score: what the rule for the best epoch gave for it.
+        best_top1, best_epoch: its top-1 and number (chosen on the validation data itself, so optimistic).
         images_per_s, data_wait_fraction: figures of the last epoch.
     """
 
@@ -42,6 +43,7 @@ class Position:
     trained: bool = False
     train_loss: float = float("nan")
     top1: float | None = None
+    best_score: float | None = None
     best_top1: float | None = None
     best_epoch: int | None = None
     images_per_s: float = 0.0

@@ -291,3 +291,28 @@ def evaluate_alone(checkpoint: Path, data: Path) -> dict:
     opened = open_model(checkpoint)
     with Loader(data, 7, view=opened.view) as loader:
         return evaluate(opened.module, loader, opened.num_classes, opened.class_names)
+
+
+def test_named_validation_sets_have_their_figures_and_a_rule_says_which_epoch_is_best(settings, colour_tree):
+    sets = {"same": str(colour_tree), "again": [str(colour_tree)]}
+    result = train(settings(extra_val=sets, best="-train_loss if val_mean_top1 >= 0 else None", epochs=2))
+    last = RunFolder(result.run).read_metrics()[-1]
+    assert last["val_same_top1"] == last["val_again_top1"] == last["val_mean_top1"]
+    assert {"val_same_loss", "val_again_macro_f1"} <= last.keys() and "val_top1" not in last
+    assert result.top1 is None
+    assert result.best_epoch == 1  # the loss falls
+    assert (result.run / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"best": "val_top1"}, "no figure 'val_top1'"),
+        ({"extra_val": {"mean": "x"}}, "cannot name a data set"),
+        ({"optimizer": {"name": "adamm"}}, "did you mean 'adam"),
+        ({"freeze": ["blocks.*"]}, "no parameter matches"),
+    ],
+)
+def test_wrong_settings_end_the_run_before_its_first_step(settings, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        train(settings(**changes))
