@@ -7,8 +7,10 @@ from torch import nn
 from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, resolve_amp
+from fasttrain.loading.loader import Loader
 from fasttrain.models.create import create_model, has_own_head, zero_head
 from fasttrain.models.weights import load_weights
+from fasttrain.training.distillation import open_teacher
 from fasttrain.training.freezing import freeze
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
@@ -18,13 +20,12 @@ from fasttrain.training.speed import compiled, set_precision
 from fasttrain.training.stepper import Stepper
 
 
-def make_stepper(
-    settings: TrainSettings, device: torch.device, num_classes: int, size: int, steps_per_epoch: int
-) -> Stepper:
+def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader) -> Stepper:
     """Model, optimizer and all else that a step needs, on `device`.
 
     Args:
         size: image side in pixels.
+        loader: of the training data.
 
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
@@ -34,20 +35,23 @@ def make_stepper(
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     freeze(module, settings.freeze)
+    amp = _training_amp(settings.amp, device)
     model = data_parallel(module, device, settings.ddp)
     return Stepper(
         module=module,
         model=model if settings.compile == "off" else compiled(model, settings.compile),
         optimizer=create_optimizer(module, settings.optimizer),
-        schedule=Schedule(settings.schedule, peak_lr(settings.optimizer), steps_per_epoch, settings.epochs),
+        schedule=Schedule(settings.schedule, peak_lr(settings.optimizer), len(loader), settings.epochs),
         ema=_average(module, settings),
         device=device,
-        amp=_training_amp(settings.amp, device),
+        amp=amp,
         label_smoothing=settings.label_smoothing,
         clip_norm=0.0 if clips_itself(settings.optimizer) else settings.optimizer.clip_norm,
         seed=settings.seed,
         micro_batch=settings.micro_batch,
         sam_rho=settings.sam_rho,
+        teacher=open_teacher(settings.distill, loader, size, amp),
+        distill=settings.distill,
     )
 
 

@@ -117,7 +117,7 @@ class Trainer:
             self._validation_sources(), self._open_validation, self.class_names, self.num_classes
         )
         self.best_rule = self._best_rule()
-        self.stepper = make_stepper(settings, device, self.num_classes, self.eval_view.size, len(self.train_loader))
+        self.stepper = make_stepper(settings, device, self.num_classes, self.eval_view.size, self.train_loader)
 
     def __enter__(self) -> "Trainer":
         return self

@@ -79,6 +79,21 @@ class DdpSettings(Settings):
     compression: Literal["none", "bf16"] = "none"
 
 
+class DistillSettings(Settings):
+    """A teacher whose scores are learned beside the labels (see `fasttrain.training.distillation`).
+
+    Attributes:
+        teacher: a checkpoint or run folder, which sees the student's own views, or a score table (``.arrow``) of the
+            training samples; None for none.
+        weight: of the teacher's part in the loss; the labels have the rest.
+        temperature: of both softmaxes in that part.
+    """
+
+    teacher: str | None = None
+    weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+
+
 class TrainSettings(Settings):
     """Everything that determines a run.
 
@@ -158,6 +173,7 @@ class TrainSettings(Settings):
     on_error: Literal["raise", "skip"] = "raise"
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     sampling: SamplingSettings = SamplingSettings()
+    distill: DistillSettings = DistillSettings()
     ddp: DdpSettings = DdpSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()

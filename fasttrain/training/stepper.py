@@ -1,6 +1,5 @@
 """One optimisation step: forward, backward, clipping, update, averaging."""
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -12,9 +11,11 @@ from torch import Tensor, nn
 from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
 from fasttrain.loading.batch import Batch
+from fasttrain.training.distillation import Teacher, distillation_loss
 from fasttrain.training.freezing import frozen_norms
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.schedule import Schedule
+from fasttrain.training.settings import DistillSettings
 from fasttrain.training.sharpness import ascended
 
 
@@ -29,6 +30,8 @@ class Stepper:
         micro_batch: images that pass through the model at a time; None for all of a batch. The gradient is that of the
             whole batch (batch statistics are those of each part).
         sam_rho: radius of sharpness-aware minimisation; 0 turns it off.
+        teacher: gives the soft targets of a batch, or None; how much they count, and how soft they are, is said in
+            `distill`.
     """
 
     module: nn.Module
@@ -43,6 +46,8 @@ class Stepper:
     seed: int
     micro_batch: int | None = None
     sam_rho: float = 0.0
+    teacher: Teacher | None = None
+    distill: DistillSettings = field(default_factory=DistillSettings)
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,22 +94,26 @@ class Stepper:
             averaged: over the ranks.
         """
         total = torch.zeros((), device=samples.device)
-        parts = list(self._parts(batch))
-        for number, (images, labels, valid) in enumerate(parts, 1):
+        size = self.micro_batch or len(batch.images)
+        parts = [Batch(*part) for part in zip(*(tensor.split(size) for tensor in batch), strict=True)]
+        for number, part in enumerate(parts, 1):
             with self._exchange(averaged and number == len(parts)):
-                with autocast(self.device, self.amp):
-                    logits = self.model(images)
-                losses = F.cross_entropy(
-                    logits.float(), labels.clamp(min=0), reduction="none", label_smoothing=self.label_smoothing
-                )
-                loss = torch.where(valid, losses, 0.0).sum()
+                loss = self._losses(part).sum()
                 self.scaler.scale(loss / samples.clamp(min=1)).backward()
             total = total + loss.detach()
         return total
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        size = self.micro_batch or len(batch.images)
-        return zip(batch.images.split(size), batch.labels.split(size), batch.valid.split(size), strict=True)
+    def _losses(self, batch: Batch) -> Tensor:
+        """(B,) float32, 0 for masked samples."""
+        with autocast(self.device, self.amp):
+            logits = self.model(batch.images)
+        labels = batch.labels.clamp(min=0)
+        losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self.label_smoothing)
+        if self.teacher is not None:
+            scores = self.teacher(batch.images, batch.ids)
+            soft = distillation_loss(logits, scores, self.distill.temperature)
+            losses = torch.lerp(losses, soft, self.distill.weight)
+        return torch.where(batch.valid, losses, 0.0)
 
     def _exchange(self, wanted: bool) -> AbstractContextManager[None]:
         """Whether DDP averages the gradients that are added inside."""

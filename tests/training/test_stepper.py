@@ -145,7 +145,7 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
 def assembled(tmp_path, **changes):
     values = {"data": "a", "model": "test_resnet", "device": "cpu", "seed": 0, **changes}
     torch.manual_seed(0)
-    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, 32, 10)
+    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, 32, range(10))
 
 
 def test_the_average_of_statistics_or_their_last_values_are_kept(tmp_path):
