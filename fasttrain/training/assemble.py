@@ -18,6 +18,7 @@ from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.speed import compiled, set_precision
 from fasttrain.training.stepper import Stepper
+from fasttrain.training.swa import WeightAverage
 
 
 def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader) -> Stepper:
@@ -43,6 +44,7 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
         optimizer=create_optimizer(module, settings.optimizer),
         schedule=Schedule(settings.schedule, peak_lr(settings.optimizer), len(loader), settings.epochs),
         ema=_average(module, settings),
+        swa=None if settings.swa_start is None else WeightAverage(module, settings.swa_start - 1),
         device=device,
         amp=amp,
         label_smoothing=settings.label_smoothing,

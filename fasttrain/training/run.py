@@ -29,12 +29,12 @@ from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
 from fasttrain.training.validation import MAIN, Validation
 
-LAST, BEST, STATE = "last.safetensors", "best.safetensors", "last.state.pt"
+LAST, BEST, STATE, AVERAGED = "last.safetensors", "best.safetensors", "last.state.pt", "swa.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` returns; `checkpoint` holds the weights of the last epoch."""
+    """What `train` returns; `checkpoint` holds the last epoch's weights, `swa_top1` is that of the mean ones."""
 
     run: Path
     checkpoint: Path
@@ -42,6 +42,7 @@ class TrainResult:
     top1: float | None
     best_top1: float | None
     best_epoch: int | None
+    swa_top1: float | None
     images_per_s: float
     data_wait_fraction: float
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -145,7 +146,9 @@ class Trainer:
                 self._finish_epoch(monitor)
                 if position.epoch < settings.epochs and self.requests.agreed(0, True, self.device).stop:
                     raise self.requests.stopped(f"after epoch {position.epoch}")
-        return self._result()
+            with monitor.paused():
+                averaged = self._finish_average()
+        return self._result(averaged)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a stored state."""
@@ -172,6 +175,8 @@ class Trainer:
             raise self.requests.stopped(f"in epoch {position.epoch + 1} after step {progress.step}")
         self._agree_on_statistics()
         self.stepper.schedule.end_epoch(figures.train_loss)
+        if self.stepper.swa is not None:
+            self.stepper.swa.end_epoch(self.stepper.module, position.epoch)
         position.trained = True
         self.progress = EpochProgress(position.epoch + 1, 0, LaggedLoss(self.device))
         if figures.wishes.save and self.validation:
@@ -218,17 +223,34 @@ class Trainer:
         position.best_score, position.best_top1, position.best_epoch = score, position.top1, position.epoch
         return True
 
+    def _finish_average(self) -> dict[str, Any]:
+        """Make the mean of the last epochs' weights usable, measure and save it; its figures."""
+        average = self.stepper.swa
+        if average is None:
+            return {}
+        self.train_loader.set_epoch(self.settings.epochs)
+        average.estimate_statistics(self.train_loader, self.stepper.amp)
+        figures = self.validation.measure(average.model.module, self.stepper.amp)
+        if is_main():
+            info = self._checkpoint_info({**figures, "epochs_averaged": average.count}, averaged=True)
+            save_weights(self.folder.path / AVERAGED, average.model.module.state_dict(), info)
+            say(f"mean of {average.count} epochs' weights: {self.folder.path / AVERAGED}")
+        return figures
+
+    def _checkpoint_info(self, figures: dict[str, Any], averaged: bool) -> CheckpointInfo:
+        return CheckpointInfo(
+            model=self.settings.model,
+            num_classes=self.num_classes,
+            class_names=self.class_names,
+            eval_view=self.eval_view.model_dump(mode="json"),
+            epoch=self.position.epoch,
+            averaged=averaged,
+            metrics=self._stated_metrics(figures),
+        )
+
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
         if is_main():
-            info = CheckpointInfo(
-                model=self.settings.model,
-                num_classes=self.num_classes,
-                class_names=self.class_names,
-                eval_view=self.eval_view.model_dump(mode="json"),
-                epoch=self.position.epoch,
-                averaged=self.stepper.ema is not None,
-                metrics=self._stated_metrics(validation),
-            )
+            info = self._checkpoint_info(validation, averaged=self.stepper.ema is not None)
             weights = self._kept_model().state_dict()
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
@@ -252,7 +274,7 @@ class Trainer:
     def _kept_model(self) -> nn.Module:
         return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.module
 
-    def _result(self) -> TrainResult:
+    def _result(self, averaged: dict[str, Any]) -> TrainResult:
         position = self.position
         return TrainResult(
             run=self.folder.path,
@@ -261,6 +283,7 @@ class Trainer:
             top1=position.top1,
             best_top1=position.best_top1,
             best_epoch=position.best_epoch,
+            swa_top1=averaged.get("val_top1"),
             images_per_s=position.images_per_s,
             data_wait_fraction=position.data_wait_fraction,
             skipped=report_skipped(self._skipped()),

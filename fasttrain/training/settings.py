@@ -125,6 +125,8 @@ class TrainSettings(Settings):
         sam_rho: radius of sharpness-aware minimisation, which takes two passes a step; 0 turns it off.
         ema: decay of the weights' moving average; 0 turns it off. Its weights are validated and kept.
         ema_buffers: statistics of normalisation layers are averaged like weights, or taken as they are (``copy``).
+        swa_start: from this epoch on (the first is 1), the weights at the end of each epoch are averaged; the mean, its
+            normalisation statistics estimated anew, is kept as ``swa.safetensors``. None: not.
         label_smoothing: share of the target spread over all classes.
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
@@ -162,6 +164,7 @@ class TrainSettings(Settings):
     sam_rho: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     ema_buffers: Literal["average", "copy"] = "average"
+    swa_start: int | None = Field(default=None, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
@@ -191,6 +194,12 @@ class TrainSettings(Settings):
         if values.get("epochs", length) != length:
             raise ValueError(f"schedule {kind} is {length} epochs long; leave out --epochs, or take another schedule")
         return {**values, "epochs": length}
+
+    @model_validator(mode="after")
+    def _swa_begins_in_the_run(self) -> "TrainSettings":
+        if self.swa_start is not None and self.swa_start > self.epochs:
+            raise ValueError(f"swa_start {self.swa_start} lies behind the last of {self.epochs} epochs")
+        return self
 
     @field_validator("extra_val")
     @classmethod

@@ -104,6 +104,7 @@ def write_state(
         "optimizer": stepper.optimizer.state_dict(),
         "schedule": stepper.schedule.state_dict(),
         "scaler": stepper.scaler.state_dict(),
+        "swa": stepper.swa.state_dict() if stepper.swa is not None else None,
         "ema": stepper.ema.state_dict() if stepper.ema is not None else None,
         "loader": loader.state_dict(),
         "ranks": ranks,
@@ -132,6 +133,8 @@ def restore_state(
     stepper.scaler.load_state_dict(state["scaler"])
     if stepper.ema is not None:
         stepper.ema.load_state_dict(state["ema"])
+    if stepper.swa is not None:
+        stepper.swa.load_state_dict(state["swa"])
     position, ranks = Position(**state["position"]), state["ranks"]
     if len(ranks) == world_size():
         mine = ranks[rank()]

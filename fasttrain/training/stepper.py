@@ -17,6 +17,7 @@ from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import DistillSettings
 from fasttrain.training.sharpness import ascended
+from fasttrain.training.swa import WeightAverage
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Stepper:
         module: the model itself.
         model: what is called: the model, compiled or under DDP where that is wanted.
         ema: moving average of the model, or None.
+        swa: mean of the model at the ends of epochs, or None.
         micro_batch: images that pass through the model at a time; None for all of a batch. The gradient is that of the
             whole batch (batch statistics are those of each part).
         sam_rho: radius of sharpness-aware minimisation; 0 turns it off.
@@ -44,6 +46,7 @@ class Stepper:
     label_smoothing: float
     clip_norm: float
     seed: int
+    swa: WeightAverage | None = None
     micro_batch: int | None = None
     sam_rho: float = 0.0
     teacher: Teacher | None = None

@@ -316,3 +316,40 @@ def test_named_validation_sets_have_their_figures_and_a_rule_says_which_epoch_is
 def test_wrong_settings_end_the_run_before_its_first_step(settings, changes, words):
     with pytest.raises(ConfigError, match=words):
         train(settings(**changes))
+
+
+def test_the_mean_of_the_last_epochs_is_kept_with_statistics_of_its_own(settings, colour_tree, tmp_path):
+    rates = {"schedule": {"kind": "constant"}, "val": str(colour_tree)}
+    result = train(settings(epochs=6, swa_start=4, **rates))
+    kept = read_state_dict(result.run / "swa.safetensors")
+    ends = [
+        read_state_dict(train(settings(epochs=epochs, out=str(tmp_path / str(epochs)), **rates)).checkpoint)
+        for epochs in (4, 5, 6)
+    ]
+    for name in ("conv1.0.weight", "fc.bias"):
+        torch.testing.assert_close(kept[name], torch.stack([end[name] for end in ends]).mean(0))
+    assert not torch.allclose(kept["bn1.running_mean"], ends[-1]["bn1.running_mean"])
+    assert int(kept["bn1.num_batches_tracked"]) == 4  # of the one pass
+    assert open_model(result.run / "swa.safetensors").metrics["epochs_averaged"] == 3
+    assert result.swa_top1 is not None
+    with pytest.raises(ConfigError, match="behind the last of 3 epochs"):
+        settings(swa_start=9)
+
+
+def test_a_resumed_run_has_the_same_mean(settings, tmp_path):
+    changes = {"epochs": 3, "swa_start": 1}
+    whole = train(settings(**changes)).run / "swa.safetensors"
+    folder = tmp_path / "halves"
+    with pytest.MonkeyPatch.context() as patched:
+        real = Stepper.step
+
+        def step(self, batch, global_step, *others):
+            real(self, batch, global_step, *others)
+            if global_step == 9:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patched.setattr(Stepper, "step", step)
+        with pytest.raises(StoppedError):
+            train(settings(out=str(folder), **changes))
+    halves = train(settings(out=str(folder), **changes), resume=True).run / "swa.safetensors"
+    assert equal(read_state_dict(whole), read_state_dict(halves))
