@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("evaluate")(evaluate)
     app.command("predict")(predict)
+    app.command("export")(export)
 
 
 def train(
@@ -224,6 +225,25 @@ def predict(
             ids=_ids(ids),
         )
     finish(result, json)
+
+
+def export(
+    weights: Weights,
+    out: Annotated[Path, typer.Argument(help="What to write: .onnx, .pt2 (ExportedProgram) or .ts (TorchScript).")],
+    model: ModelOption = None,
+    weights_match: MatchOption = "name",
+    size: SizeOption = None,
+    inputs: Annotated[
+        Literal["normalised", "uint8"], typer.Option(help="What it takes: float32 as the eval view, or RGB bytes.")
+    ] = "normalised",
+    json: JsonOption = False,
+) -> None:
+    """Write a model for other programs, with its eval view and class names."""
+    import torch
+
+    from fasttrain.models.export import export_model
+
+    finish(export_model(_open(weights, model, weights_match, size, torch.device("cpu")), out, inputs), json)
 
 
 def _ids(path: Path | None) -> list[str] | None:
