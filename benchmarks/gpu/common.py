@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 Row = dict[str, Any]
+BEGUN = "it was at work when its process ended"  # what a row says until it is done
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Task:
             file.write(json.dumps(row) + "\n")
 
     def attempt(self, name: str, measure: Callable[[], Row]) -> None:
-        """Add a row, or why there is none."""
+        """Add a row, or why there is none. Of rows with the same name the last one counts."""
+        self.add({"name": name, "error": BEGUN})
         if self.left() <= 0:
             self.add({"name": name, "error": "the section's time was over"})
             return
@@ -97,3 +99,11 @@ def jpegs(task: Task, most: int | None = None) -> list[bytes]:
     if not found:
         raise FileNotFoundError(f"there is no RGB photo in {task.photos}")
     return found
+
+
+def psnr_row(ours: list[torch.Tensor], theirs: list[torch.Tensor], least: tuple[float, float]) -> Row:
+    """PSNR (dB) of images in 0–1: of the mean image, of the worst, and whether both are at least as `least` says."""
+    errors = [(one.double() - other.double()).square().mean() for one, other in zip(ours, theirs, strict=True)]
+    each = -10 * torch.log10(torch.stack(errors) + 1e-12)
+    mean, worst = float(each.mean()), float(each.min())
+    return {"psnr_mean": mean, "psnr_worst": worst, "ok": mean >= least[0] and worst >= least[1]}

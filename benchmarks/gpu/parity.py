@@ -39,7 +39,8 @@ def _verdict(task: Task, ours: Tensor, reference: Tensor) -> Row:
     difference = (ours - reference).abs()
     beyond = (difference - 2e-5 - relative * reference.abs()).clamp(min=0).max().item()
     by = device_stage.choose(task.device)
-    return {"by": by, "difference": difference.max().item(), "beyond": beyond, "ok": beyond == 0}
+    fast = by == "triton" or task.device.type != "cuda"  # plain torch beside itself would prove nothing
+    return {"by": by, "difference": difference.max().item(), "beyond": beyond, "ok": fast and beyond == 0}
 
 
 def _finish(task: Task, pixels: Tensor, dtype: torch.dtype, jitter: object) -> Row:
@@ -85,7 +86,7 @@ def _softmax(task: Task) -> Row:
     from fasttrain.kernels.softmax_colsum_torch import TorchColumnSums
 
     generator = np.random.default_rng(0)
-    shape = (1001, 37) if task.small else (200_003, 1000)
+    shape = (1001, 37) if task.small else (50_003, 1000)
     worst = 0.0
     for dtype in (np.float32, np.float16):
         scores = generator.normal(0, 3, shape).astype(dtype)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpu.common import Task, seconds_of
+from fasttrain.loading.optional import why_absent
+from gpu.common import Row, Task, seconds_of
 from gpu.decoders import write_beton
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -29,9 +30,11 @@ def training(task: Task) -> None:
             "real": lambda: _real(task, beton, size, batch, 0.0),
             "real, colour jitter 0.4": lambda: _real(task, beton, size, batch, 0.4),
         }
+        if task.device.type == "cuda" and why_absent("dali") is None:
+            sources["real, DALI on the GPU"] = lambda: _real(task, beton, size, batch, 0.0, "dali")
         rates: dict[str, list[float]] = {name: [] for name in sources}
         errors: dict[str, str] = {}
-        steps = _warm_up(task, step, sources["synthetic"]())
+        steps = _warm_up(task, step, sources["synthetic"](), len(sources))
         for _ in range(1 if task.small else ROUNDS):
             for name, make in sources.items():
                 if task.left() < 5 or name in errors:
@@ -40,14 +43,19 @@ def training(task: Task) -> None:
                     rates[name].append(_rate(task, step, make(), steps, batch))
                 except Exception as error:  # one that fails is told, the others go on
                     errors[name] = f"{type(error).__name__}: {error}"
+            _report(task, rates, errors, {"steps": steps, "batch": batch})
+
+
+def _report(task: Task, rates: dict[str, list[float]], errors: dict[str, str], labels: Row) -> None:
+    """Rows of what is known so far; those of the next round take their place."""
     for name, rounds in rates.items():
         if not rounds:
             task.add({"name": name, "error": errors.get(name, "the section's time was over")})
             continue
-        row = {"name": name, "images_per_s": statistics.median(rounds), "rounds": rounds, "steps": steps}
+        row = {"name": name, "images_per_s": statistics.median(rounds), "rounds": list(rounds), **labels}
         if name != "synthetic" and rates["synthetic"]:
             row["share_of_synthetic"] = row["images_per_s"] / statistics.median(rates["synthetic"])
-        task.add({**row, "batch": batch})
+        task.add(row)
 
 
 def _step(task: Task) -> Callable[[Tensor, Tensor], None]:
@@ -79,14 +87,14 @@ def _model(task: Task) -> nn.Module:
     return timm.create_model("resnet50")
 
 
-def _warm_up(task: Task, step: Callable[[Tensor, Tensor], None], batches: Batches) -> int:
+def _warm_up(task: Task, step: Callable[[Tensor, Tensor], None], batches: Batches, sources: int) -> int:
     """Compile, and find the steps that fill a round."""
     for images, labels in itertools.islice(batches, 2 if task.small else 10):
         step(images, labels)
     some = list(itertools.islice(batches, 2 if task.small else 10))
     once = seconds_of(lambda: [step(images, labels) for images, labels in some], task.device) / len(some)
-    # Four sources and three rounds, and a margin for starting loaders.
-    wanted = max(0.1, task.left() / (4 * ROUNDS) * 0.7)
+    # All sources and rounds, and a margin for starting loaders.
+    wanted = max(0.1, task.left() / (sources * ROUNDS) * 0.6)
     return 2 if task.small else max(10, min(200, int(wanted / once)))
 
 
@@ -126,13 +134,14 @@ def _cached(task: Task, size: int, batch: int) -> Batches:
         yield images, moved
 
 
-def _real(task: Task, beton: Path, size: int, batch: int, jitter: float) -> Batches:
+def _real(task: Task, beton: Path, size: int, batch: int, jitter: float, backend: str = "auto") -> Batches:
     from fasttrain import Loader, Sampling, train_view
 
     dtype = torch.bfloat16 if task.device.type == "cuda" else torch.float32
     view = train_view(size, color_jitter=jitter)
     sampling = Sampling(draws=max(task.images, 20 * batch))
-    with Loader(beton, batch, view=view, device=task.device, dtype=dtype, sampling=sampling) as loader:
+    options = {"device": task.device, "dtype": dtype, "sampling": sampling, "backend": backend}
+    with Loader(beton, batch, view=view, **options) as loader:
         while True:
             for images, labels, _, _ in loader:
                 yield images, labels.clamp(min=0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fasttrain.base.errors import LaunchError
+from fasttrain.base.errors import ConfigError, LaunchError
 from fasttrain.base.meeting import store_of_life
 from fasttrain.base.process import check_launch, default_threads, local_rank, rank, world_size
 
@@ -25,6 +25,7 @@ def process_group(device: str | None = None) -> Iterator["torch.device"]:
             of its local rank.
 
     Raises:
+        ConfigError: there is no such device here.
         LaunchError: the processes cannot find each other, or another one ended before its time.
     """
     import torch
@@ -77,7 +78,16 @@ def _device(torch: Any, device: str | None) -> "torch.device":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and world_size() > 1:
         device = f"cuda:{local_rank()}"
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"there is no device {device!r}; use cpu, cuda or cuda:N") from None
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and not found:
+        raise ConfigError(f"device {device} was asked for, but torch finds no usable GPU; use device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= found:
+        raise ConfigError(f"device {device} was asked for, but there are {found} GPUs, counted from cuda:0")
+    return chosen
 
 
 def sum_over_ranks(tensor: "torch.Tensor") -> "torch.Tensor":

@@ -15,6 +15,7 @@ from fasttrain.base.errors import LoaderError
 from fasttrain.beton_build.braces import expand_braces
 from fasttrain.beton_build.webdataset import DESCRIPTION, read_description
 from fasttrain.loading.batch import Batch
+from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.optional import why_absent
 from fasttrain.loading.views import EvalView, TrainView, View, train_view
 
@@ -63,10 +64,11 @@ class DaliTars:
         if (reason := why_absent("dali")) is not None:
             raise LoaderError(reason)
         self.view, self.device, self.batch_size = view or train_view(), torch.device(device), batch_size
-        if batch_size < 1 or not dtype.is_floating_point:
-            raise LoaderError(f"batch_size must be 1 or more and dtype a floating-point one, not {batch_size}, {dtype}")
+        if batch_size < 1:
+            raise LoaderError(f"batch_size must be at least 1, not {batch_size}")
         if isinstance(self.view, TrainView) and any(self.view.color_jitter):
             raise LoaderError("DaliTars has no colour jitter; leave it out of the view, or read a .beton with Loader")
+        self._stage = DeviceStage(self.view, self.device, dtype)
         self._dtype, self._seed, self._threads = dtype, seed, threads or process.default_threads()
         self._rank = process.rank() if rank is None else rank
         self._world = process.world_size() if world is None else world
@@ -104,16 +106,28 @@ class DaliTars:
         return self.num_samples * (self._rank + 1) // self._world - self.num_samples * self._rank // self._world
 
     def _batch(self, pipeline: Any, valid: np.ndarray) -> Batch:
-        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
-            images, labels, sources = pipeline.run(stream)
+            images, labels, sources = pipeline.run(self._stage.stream)
         except RuntimeError as error:
             raise LoaderError(f"DALI cannot go on with {next(iter(self._archives))} …: {_essence(error)}") from error
         ids = np.array([self._row(_text(sources[index])) for index in range(len(valid))])
         numbers = np.array([self._label(_text(labels[index])) for index in range(len(valid))])
-        pixels: Tensor = torch.from_dlpack(images.as_tensor()).to(self._dtype).permute(0, 3, 1, 2)
         others = (np.where(valid, numbers, -1), np.where(valid, ids, -1), valid)
-        return Batch(pixels, *(torch.from_numpy(array).to(self.device) for array in others))
+        return Batch(*self._stage.run(self._taken(images), None, *(torch.from_numpy(array) for array in others)))
+
+    def _taken(self, images: Any) -> Tensor:
+        """(B, size, size, 3) of DALI's images, on a GPU in torch's own memory.
+
+        DALI's is DALI's again as soon as the tensor is dropped, though a model's kernels may not have read it by then.
+        """
+        if self._stage.stream is None:
+            return torch.from_dlpack(images.as_tensor()).to(self._dtype)
+        with torch.cuda.stream(self._stage.stream):
+            pixels = torch.from_dlpack(images.as_tensor()).to(self._dtype, copy=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        copied.synchronize()  # waits for DALI and this copy alone, and not for what the model has queued
+        return pixels
 
     def _row(self, source: str) -> int:
         """Row of a sample from what DALI tells of its image: ``archive:offset:name``."""
@@ -134,7 +148,7 @@ class DaliTars:
         pipeline = Pipeline(
             batch_size=self.batch_size,
             num_threads=self._threads,
-            device_id=self.device.index or 0 if self.device.type == "cuda" else None,
+            device_id=None if self._stage.stream is None else self._stage.stream.device.index,
             seed=self._seed,
             prefetch_queue_depth=2,
         )
@@ -219,7 +233,7 @@ def _archives(paths: str | Path | Sequence[str | Path]) -> tuple[list[Path], lis
             archives += [path / entry["name"] for entry in description["archives"]]
         else:
             archives.append(path)
-    missing = [path for path in archives if not path.is_file()]
+    missing = [path for path in archives if not path.is_file() or path.suffix != ".tar"]
     if missing or not archives:
         which = missing[0] if missing else paths
         raise LoaderError(f"{which} is neither an archive nor a folder that `build --format webdataset` wrote")

@@ -41,8 +41,9 @@ class FfcvBackend:
     """FFCV decodes, crops, resizes and flips; order, ids, padding and what follows the pixels are the Loader's.
 
     Of the plan only the rows are used, so `seed` determines the order and not the crops, which come from numba's
-    generators. FFCV decodes with libjpeg's fast inverse DCT and resizes with OpenCV (areas down, linear up): 40 dB
-    against Pillow on average, 26 at worst. It does not notice a broken image, and gives the pixels that were decoded
+    generators. FFCV decodes with libjpeg's fast inverse DCT and resizes with OpenCV (areas down, linear up), which is
+    less soft than an antialiased filter: 29 dB against Pillow on average, 20 at worst (60 ImageNet photos, eval view of
+    224 pixels). It does not notice a broken image, and gives the pixels that were decoded
     into the same place before.
 
     Batches are run one after the other on a thread of ours, and not on that of FFCV's own iterator, which waits for
@@ -149,7 +150,8 @@ def _refuse_others(dataset: ImageDataset, view: View) -> None:
         raise LoaderError(f"the ffcv backend reads one .beton file, and {dataset.name} is none; {instead}")
     if view.interpolation != "bilinear":
         raise LoaderError(
-            f"the ffcv backend has no {view.interpolation} filter; take interpolation='bilinear' or {instead}"
+            f"the ffcv backend has no {view.interpolation} filter, which the view asks for (an evaluation's as the "
+            f"model does); take a view with interpolation='bilinear', or {instead}"
         )
     wrong = [name for name, given in _impossible(view).items() if given]
     if wrong:

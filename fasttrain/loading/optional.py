@@ -3,7 +3,7 @@
 import importlib.util
 from importlib import metadata
 
-_DALI_PACKAGES = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
+_DALI_PACKAGES = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "nvidia-dali-cuda110")  # the last ended with 1.x
 _OLDEST_DALI = 2
 
 _INSTALL = {

@@ -45,10 +45,11 @@ class ResidentBackend:
         self._offsets = np.zeros(dataset.num_samples, np.int64)
         self._offsets[rows] = np.cumsum(lengths) - lengths
         check_room(int(lengths.sum()), f"the {len(rows):,} images of {dataset.name}", device)
-        self._pixels = torch.empty(int(lengths.sum()), dtype=torch.uint8, device=device)
         readable = np.delete(rows, list(unreadable))
-        for chunk in _chunks(readable, 3 * self._sizes[readable].prod(1)):
-            self._bring(dataset, chunk, made_for, make)
+        with torch.cuda.stream(self._stream):  # that of the batches: on another one the last copy might come too late
+            self._pixels = torch.empty(int(lengths.sum()), dtype=torch.uint8, device=device)
+            for chunk in _chunks(readable, 3 * self._sizes[readable].prod(1)):
+                self._bring(dataset, chunk, made_for, make)
 
     def _bring(self, dataset: ImageDataset, rows: np.ndarray, made_for: Circumstances, make: Make) -> None:
         """Decode the images of `rows`, which are neighbours on the device, and copy them there."""

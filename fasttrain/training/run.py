@@ -293,7 +293,7 @@ class Trainer:
         settings, sampling = self.settings, self.settings.sampling
         chosen = Sampling(sampling.class_balance, sampling.weights, sampling.draws)
         how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
-        how |= {"memory_budget": settings.memory_budget, "resident": settings.resident}
+        how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
     def _validation_sources(self) -> dict[str, str | list[str]]:
@@ -302,7 +302,10 @@ class Trainer:
         return main | {f"{MAIN}_{name}": data for name, data in settings.extra_val.items()}
 
     def _open_validation(self, name: str, data: str | list[str]) -> Loader:
-        return self._loader(data, self.settings.val_ids if name == MAIN else None, view=self.eval_view)
+        # FFCV notices no broken image, and has not the filter of every model's view.
+        backend = "auto" if self.settings.backend == "ffcv" else self.settings.backend
+        ids = self.settings.val_ids if name == MAIN else None
+        return self._loader(data, ids, view=self.eval_view, backend=backend)
 
     def _best_rule(self) -> BestRule | None:
         """The rule of the settings; by default the validation top-1, or the mean of the named sets."""
@@ -323,7 +326,6 @@ class Trainer:
             device=self.device,
             seed=settings.seed,
             threads=settings.threads,
-            backend=settings.backend,
             decode=settings.decode,
             on_error=settings.on_error,
             indices=read_ids(Path(ids)) if ids is not None else None,

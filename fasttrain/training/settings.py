@@ -133,7 +133,7 @@ class TrainSettings(Settings):
         memory_budget: memory of the machine for training images, as ``8GB`` or ``auto``; None: the page cache, as it
             comes.
         resident: ``gpu`` keeps all training images, decoded, in each GPU's memory.
-        backend, decode: of the loader (see `fasttrain.loading.loader.Loader`).
+        backend, decode: of the loader (see `fasttrain.loading.loader.Loader`); with ``ffcv`` validation takes ``auto``.
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
         checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
     """

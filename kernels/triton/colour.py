@@ -1,7 +1,23 @@
-"""Jitter and normalisation of pixels that were just read: parts of kernels, values in registers."""
+"""Reading, jitter, normalisation and storing of pixels: parts of kernels, values in registers."""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def load_rgb(pointer, step, mask):
+    """Red, green and blue of pixels as float32, 0 to 255, 0 where `mask` is off; channels lie `step` bytes apart."""
+    red = tl.load(pointer, mask=mask, other=0).to(tl.float32)
+    green = tl.load(pointer + step, mask=mask, other=0).to(tl.float32)
+    blue = tl.load(pointer + 2 * step, mask=mask, other=0).to(tl.float32)
+    return red, green, blue
+
+
+@triton.jit
+def load_unit_rgb(pointer, mask):
+    """The same of channels side by side, 0 to 1."""
+    red, green, blue = load_rgb(pointer, 1, mask)
+    return red * (1 / 255), green * (1 / 255), blue * (1 / 255)
 
 
 @triton.jit
@@ -56,3 +72,11 @@ def apply_operation(operation, factor, mean, red, green, blue):
 @triton.jit
 def store(pointer, value, scale, shift, mask):
     tl.store(pointer, (value * scale + shift).to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def store_by_channel(pointer, value, channel, s0, s1, s2, h0, h1, h2, mask):
+    """Values of which each belongs to a channel of its own, with that one's scale and shift."""
+    scale = tl.where(channel == 0, s0, tl.where(channel == 1, s1, s2))
+    shift = tl.where(channel == 0, h0, tl.where(channel == 1, h1, h2))
+    store(pointer, value, scale, shift, mask)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fasttrain.kernels.device_stage_plain import upload
 from fasttrain.kernels.pixels import CONTRAST, Crops, Jitter, Target, active
-from fasttrain.kernels.triton.colour import apply_operation, luma, store
+from fasttrain.kernels.triton.colour import apply_operation, load_unit_rgb, luma, store, store_by_channel
 
 # Programs take so many values or pixels at a time. A tensor of a program may not have more than 2^20.
 _FLAT_BLOCK, _BLOCK, _LUMA_BLOCK = 4096, 1024, 8192
@@ -73,9 +73,7 @@ def normalise_kernel(source, out, total, s0, s1, s2, h0, h1, h2, BLOCK: tl.const
     numbers = first + tl.arange(0, BLOCK)
     channel = ((first % 3).to(tl.int32) + tl.arange(0, BLOCK)) % 3
     value = tl.load(source + numbers, mask=numbers < total, other=0).to(tl.float32)
-    scale = tl.where(channel == 0, s0, tl.where(channel == 1, s1, s2))
-    shift = tl.where(channel == 0, h0, tl.where(channel == 1, h1, h2))
-    store(out + numbers, value, scale, shift, numbers < total)
+    store_by_channel(out + numbers, value, channel, s0, s1, s2, h0, h1, h2, numbers < total)
 
 
 @triton.jit
@@ -107,9 +105,8 @@ def gather_kernel(
     channel = number - pixel * 3
     place, inside = _place(pixel, own, HEIGHT, WIDTH, OUT_H, OUT_W, KIND)
     value = tl.load(image + place * 3 + channel, mask=inside, other=0).to(tl.float32)
-    scale = tl.where(channel == 0, s0, tl.where(channel == 1, s1, s2))
-    shift = tl.where(channel == 0, h0, tl.where(channel == 1, h1, h2))
-    store(out + sample.to(tl.int64) * VALUES + number, value, scale, shift, number < VALUES)
+    to = out + sample.to(tl.int64) * VALUES + number
+    store_by_channel(to, value, channel, s0, s1, s2, h0, h1, h2, number < VALUES)
 
 
 @triton.jit
@@ -138,9 +135,7 @@ def luma_kernel(
         for start in range(begin, tl.minimum(begin + LONG, PIXELS), BLOCK):
             pixel = start + tl.arange(0, BLOCK)
             place, inside = _place(pixel, own, HEIGHT, WIDTH, OUT_H, OUT_W, KIND)
-            red = tl.load(image + place * 3, mask=inside, other=0).to(tl.float32) * (1 / 255)
-            green = tl.load(image + place * 3 + 1, mask=inside, other=0).to(tl.float32) * (1 / 255)
-            blue = tl.load(image + place * 3 + 2, mask=inside, other=0).to(tl.float32) * (1 / 255)
+            red, green, blue = load_unit_rgb(image + place * 3, inside)
             for turn in range(turns):
                 factor = tl.load(own + _FACTORS + turn).to(tl.float32, bitcast=True)
                 red, green, blue = apply_operation(tl.load(own + turn), factor, 0.0, red, green, blue)
@@ -177,9 +172,7 @@ def jitter_kernel(
     image = _image(source, sample, own, HEIGHT, WIDTH, KIND)
     pixel = (tl.program_id(0) % BLOCKS) * BLOCK + tl.arange(0, BLOCK)
     place, inside = _place(pixel, own, HEIGHT, WIDTH, OUT_H, OUT_W, KIND)
-    red = tl.load(image + place * 3, mask=inside, other=0).to(tl.float32) * (1 / 255)
-    green = tl.load(image + place * 3 + 1, mask=inside, other=0).to(tl.float32) * (1 / 255)
-    blue = tl.load(image + place * 3 + 2, mask=inside, other=0).to(tl.float32) * (1 / 255)
+    red, green, blue = load_unit_rgb(image + place * 3, inside)
     mean = 0.0
     if tl.load(own + _TURN_OF_CONTRAST) < 4:
         part = tl.arange(0, PARTS_POWER)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fasttrain.kernels.device_stage_plain import upload
 from fasttrain.kernels.pixels import FlatImages, Geometry, Target
-from fasttrain.kernels.triton.colour import store
+from fasttrain.kernels.triton.colour import load_rgb, store
 
 # A warp a program: each of its lanes has a column of the tile to itself, and filters it without idle neighbours.
 _TILE_H, _TILE_W, _WARPS = 8, 32, 1
@@ -128,10 +128,10 @@ def resample_kernel(
         for k in range(taps):
             inside = first_tap + k < box_w
             weight = _weight((nearest + k) * shrink_x, BICUBIC)
-            at = line + (first_tap + k) * pixel_step
-            row_red += weight * tl.load(at, mask=inside, other=0).to(tl.float32)
-            row_green += weight * tl.load(at + channel_step, mask=inside, other=0).to(tl.float32)
-            row_blue += weight * tl.load(at + 2 * channel_step, mask=inside, other=0).to(tl.float32)
+            tap_red, tap_green, tap_blue = load_rgb(line + (first_tap + k) * pixel_step, channel_step, inside)
+            row_red += weight * tap_red
+            row_green += weight * tap_green
+            row_blue += weight * tap_blue
         weight_y = _weight(((row - whole_y).to(tl.float32) + 0.5 - part_y) * shrink_y, BICUBIC)
         sum_y += weight_y
         red += weight_y[:, None] * row_red[None, :]

@@ -116,7 +116,8 @@ def test_a_broken_image_is_a_sentence(tars: Path, tmp_path: Path) -> None:
         (lambda tar: tar.unlink(), {}, "neither an archive nor a folder"),
         (lambda tar: None, {"batch_size": 30, "view": train_view(8)}, "use a smaller batch size"),
         (lambda tar: None, {"view": train_view(8, color_jitter=0.1)}, "no colour jitter"),
-        (lambda tar: None, {"dtype": torch.uint8}, "dtype a floating-point one"),
+        (lambda tar: None, {"dtype": torch.uint8}, "dtype must be a floating-point one"),
+        (lambda tar: None, {"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
 def test_wrong_starts(tars: Path, tmp_path: Path, change: Any, options: Any, message: str) -> None:
@@ -126,6 +127,33 @@ def test_wrong_starts(tars: Path, tmp_path: Path, change: Any, options: Any, mes
     change(tar)
     with pytest.raises(LoaderError, match=message):
         DaliTars(tar, **{"batch_size": 4, "view": TINY, **options})
+
+
+def test_an_archive_that_is_none(keep_beton: Path) -> None:
+    with pytest.raises(LoaderError, match="neither an archive nor a folder"):
+        DaliTars(keep_beton, 4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tars: Path) -> None:
+    with pytest.raises(LoaderError, match="torch finds no usable GPU; use device='cpu'"):
+        DaliTars(tars, 4, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("view", [TINY, eval_view(64)])
+def test_a_gpu_gives_what_a_cpu_gives(tars: Path, view: EvalView) -> None:
+    """Though a batch is only read when DALI has long made others."""
+    plain = view.model_copy(update={"mean": (0, 0, 0), "std": (1, 1, 1)})
+    with DaliTars(tars, 2, view=plain, device="cuda") as source, DaliTars(tars, 2, view=plain) as reference:
+        ours = []
+        for batch in source:
+            torch.cuda._sleep(50_000_000)
+            ours.append(Batch(*(part.clone() for part in batch)))
+        on_cpu = [Batch(*(part.cpu() for part in batch)) for batch in ours]
+        theirs = list(reference)
+    assert ids_of(on_cpu) == ids_of(theirs)
+    assert psnr(on_cpu, theirs) > 35
 
 
 def test_without_dali(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,17 @@ def test_an_old_dali(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Loader(keep_beton, 4, view=eval_view(8), backend="dali")
 
 
+def test_an_old_dali_for_cuda_11(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package != "nvidia-dali-cuda110":
+            raise optional.metadata.PackageNotFoundError
+        return "1.49.0"
+
+    monkeypatch.setattr(optional, "_found", lambda module: True)
+    monkeypatch.setattr(optional.metadata, "version", version)
+    assert "needs DALI 2.0 or newer, not 1.49.0; pip install" in (optional.why_absent("dali") or "")
+
+
 def test_a_package_that_cannot_be_imported(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(made_for: backend.Circumstances) -> backend.Backend:
         raise ImportError("libturbojpeg.so.0: cannot open shared object file")

@@ -16,12 +16,16 @@ from PIL import Image
 from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, FasttrainError, LoaderError, StoppedError, TrainingError
 from fasttrain.base.runs import RunFolder
+from fasttrain.beton_build.build import build
+from fasttrain.beton_build.options import BuildOptions
+from fasttrain.beton_build.sources import read_source
 from fasttrain.inference.labels import ClassMismatchError
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.optional import why_absent
 from fasttrain.models.checkpoint import load_state, save_state
 from fasttrain.models.opened import open_model
 from fasttrain.models.weights import read_state_dict
-from fasttrain.training.run import STATE, train
+from fasttrain.training.run import STATE, Trainer, train
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.stepper import Stepper
 
@@ -62,6 +66,18 @@ def test_a_run_learns_and_leaves_what_it_should(settings, colour_tree):
     assert opened.class_names == ["blue", "green", "red"]
     assert opened.view.size == 32
     assert opened.metrics["val_top1"] == result.top1
+
+
+def test_ffcv_is_for_training_alone(settings, colour_tree, tmp_path):
+    """Validation may want a filter that FFCV has not, and has to notice broken images."""
+    if (reason := why_absent("ffcv")) is not None:
+        pytest.skip(reason)
+    beton = str(tmp_path / "colours.beton")
+    build(read_source(colour_tree), beton, BuildOptions(workers=1))
+    chosen = settings(data=beton, val=beton, backend="ffcv")
+    with Trainer(chosen, torch.device("cpu"), RunFolder(chosen.out)) as trainer:
+        assert type(trainer.train_loader._backend).__name__ == "FfcvBackend"
+        assert type(trainer.validation.loaders["val"]._backend).__name__ != "FfcvBackend"
 
 
 def run_all(settings_: TrainSettings) -> dict[str, torch.Tensor]:

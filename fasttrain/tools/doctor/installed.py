@@ -1,5 +1,6 @@
 """What is installed: versions, GPUs, codecs, optional parts and the command that brings each."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,7 +67,7 @@ def optional_parts() -> list[Part]:
     for key, purpose in purposes.items():
         present = why_absent(key) is None
         parts.append(Part(names[key], purpose, present, found[key], None if present else install(key)))
-    return [*parts, _cuda()]
+    return [*parts, _cuda(), _triton()]
 
 
 def _cuda() -> Part:
@@ -82,6 +83,21 @@ def _cuda() -> Part:
     else:
         remedy = None
     return Part("CUDA", purpose, False, None if _DRIVER.exists() else "no NVIDIA GPU in sight", remedy)
+
+
+def _triton() -> Part:
+    import torch
+
+    from fasttrain.kernels.device_stage import triton_works
+
+    purpose, found = "crop, flip, colour and normalisation on the GPU in one pass", _version("triton")
+    if not torch.cuda.is_available():
+        return Part("Triton", purpose, found is not None, found, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        works = triton_works(torch.device("cuda", torch.cuda.current_device()))
+    remedy = "pip install triton" if found is None else "apt-get install build-essential python3-dev"
+    return Part("Triton", purpose, works, found, None if works else remedy)
 
 
 def _gpus() -> list[dict[str, Any]]:
