@@ -22,6 +22,9 @@ _TOLERANCE = 1e-3  # between the model's logits and those of what was exported, 
 class _Fed(nn.Module):
     """A model that takes pixels as they come out of a decoder."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.model = model

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -17,8 +17,8 @@ def ascended(module: nn.Module, rho: float) -> Iterator[None]:
     Args:
         module: its parameters' gradients say where to climb; they may be cleared inside.
     """
-    weights = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in weights if parameter.grad is not None]
+    weights: list[Tensor] = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     with torch.no_grad():
         norm = torch.nn.utils.get_total_norm(gradients)
         before = [weight.detach().clone() for weight in weights]

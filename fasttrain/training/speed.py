@@ -1,5 +1,7 @@
 """Settings of torch that a training's speed depends on."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -17,5 +19,4 @@ def set_precision(tf32: bool) -> None:
 
 def compiled(model: nn.Module, mode: str) -> nn.Module:
     """`model` under torch.compile; DDP around it is split at its buckets, so that sending overlaps with computing."""
-    result: nn.Module = torch.compile(model, mode=None if mode == "default" else mode)
-    return result
+    return cast(nn.Module, torch.compile(model, mode=None if mode == "default" else mode))

@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
-from typing import Any
+from collections.abc import Callable
+
+from torch.optim import Optimizer
 
 from fasttrain.base.errors import ConfigError
 
@@ -13,7 +15,7 @@ BUILD = (
 )
 
 
-def apex_class(name: str) -> type[Any]:
+def apex_class(name: str) -> Callable[..., Optimizer]:
     """A class of ``apex.optimizers``.
 
     Raises:
@@ -23,7 +25,7 @@ def apex_class(name: str) -> type[Any]:
         raise ConfigError(f"NVIDIA apex is not installed; {BUILD}")
     try:
         optimizers = importlib.import_module("apex.optimizers")
-        found: type[Any] = getattr(optimizers, name)
+        found: Callable[..., Optimizer] = getattr(optimizers, name)
     except (ImportError, AttributeError):
         raise ConfigError(f"the installed package `apex` is not NVIDIA's; remove it and {BUILD}") from None
     try:

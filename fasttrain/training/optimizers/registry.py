@@ -75,7 +75,7 @@ def _muon(
             "which takes convolutions for matrices, or adamw"
         )
     # The update's size is brought to that of AdamW, so that one learning rate fits both.
-    muon = optim.Muon(
+    muon: optim.Optimizer = optim.Muon(
         matrices, lr, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw"
     )
     return SideBySide([muon, optim.AdamW(others, lr, betas, eps, fused=fused)])

@@ -19,7 +19,7 @@ class _Wrapper(Optimizer):
     def _show_groups(self) -> None:
         self.param_groups = [group for optimizer in self.inner for group in optimizer.param_groups]
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Let each of them take its step; gives what `closure` gives."""
         loss = None
         if closure is not None:
@@ -64,7 +64,7 @@ class Lookahead(_Wrapper):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = super().step(closure)
         self.steps += 1
         if self.steps % self.k == 0:
