@@ -5,6 +5,7 @@ import os
 # Before torch is imported, here and in the processes that tests start: its threads wait by spinning, which makes the
 # tiny models of the tests many times slower on a busy machine. One number for all also keeps results the same bits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["FASTTRAIN_COMMAND_LOG"] = ""  # tests are no commands of this user
 
 from pathlib import Path
 

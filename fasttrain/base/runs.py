@@ -1,6 +1,7 @@
 """A run's folder: its config, how it was started, its metrics as JSON lines."""
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -34,11 +35,29 @@ class RunFolder:
 
     def is_of_this_job(self) -> bool:
         """Whether the run in the folder was started by the same torchrun as this process."""
-        try:
-            started = json.loads((self.path / "start.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        return job_name() is not None and self.read_json("start.json").get("job") == job_name()
+
+    def is_alive(self) -> bool:
+        """Whether the process that started the run last is there; only its own machine can tell."""
+        start = self.read_json("start.json")
+        pid = start.get("pid")
+        if start.get("host") != platform.node() or not isinstance(pid, int):
             return False
-        return isinstance(started, dict) and job_name() is not None and started.get("job") == job_name()
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it is another user's
+        return _started_before(pid, self.path / "start.json")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in ``NAME``; {} where there is none that can be read."""
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``NAME`` in the folder atomically."""
@@ -70,11 +89,21 @@ class RunFolder:
             file.writelines(json.dumps(record) + "\n" for record in kept)
 
 
+def _started_before(pid: int, record: Path) -> bool:
+    """Whether a process is older than a file that it wrote; numbers of processes are used again."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_mtime <= record.stat().st_mtime + 1
+    except OSError:
+        return True  # where there is no /proc
+
+
 def describe_start() -> dict[str, Any]:
     """Command, time, git revision, machine and package versions of this process."""
     return {
         "command": shlex.join(sys.argv),
         "job": job_name(),
+        "host": platform.node(),
+        "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git_revision": _git_revision(),
         "python": platform.python_version(),

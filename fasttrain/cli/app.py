@@ -3,13 +3,16 @@
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from types import ModuleType
 from typing import NoReturn
 
 import typer
 
+from fasttrain.base.command_log import Ending, logged
 from fasttrain.base.errors import FasttrainError
-from fasttrain.cli import bench, data, demo, doctor, models, scores
+from fasttrain.base.process import is_main
+from fasttrain.cli import bench, data, demo, doctor, models, runs, scores
 
 app = typer.Typer(
     name="fasttrain",
@@ -21,7 +24,7 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = (data, models, scores, bench, doctor, demo)
+_GROUPS: tuple[ModuleType, ...] = (data, models, scores, runs, bench, doctor, demo)
 for _group in _GROUPS:
     _group.register(app)
 
@@ -38,25 +41,41 @@ def main() -> NoReturn:
     # The option is taken out here so that it works before and after the command's name.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    with logged(arguments) if _is_logged(arguments) else nullcontext(Ending()) as ending:
+        _run(arguments, debug, ending)
+    if ending.error is not None:
+        who = f" (rank {os.environ['RANK']})" if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1" else ""
+        print(f"fasttrain{who}: {ending.error}", file=sys.stderr)
+    sys.exit(ending.exit_code)
+
+
+def _is_logged(arguments: list[str]) -> bool:
+    """Whether a command line does something, and is not one of many of the same job."""
+    return is_main() and bool(arguments) and "--help" not in arguments and arguments[:2] != ["runs", "log"]
+
+
+def _run(arguments: list[str], debug: bool, ending: Ending) -> None:
     try:
         app(arguments, standalone_mode=True)
-    except FasttrainError as error:
+    except SystemExit as done:  # how typer ends, wrong usage included
+        ending.exit_code = done.code if isinstance(done.code, int) else int(done.code is not None)
+        return
+    except (FasttrainError, OSError, KeyboardInterrupt) as error:
+        ending.error, ending.exit_code = _told(error)
         if debug:
             traceback.print_exc()
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", code=130)
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
-    sys.exit(0)
+    except BaseException:  # a defect of ours, or a signal's way out
+        ending.exit_code = 1
+        raise
 
 
-def _fail(message: str, code: int = 1) -> NoReturn:
-    who = f" (rank {os.environ['RANK']})" if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1" else ""
-    print(f"fasttrain{who}: {message}", file=sys.stderr)
-    sys.exit(code)
+def _told(error: BaseException) -> tuple[str, int]:
+    """An error as one sentence, and the exit code."""
+    if isinstance(error, FasttrainError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1
+    return "interrupted", 130
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("evaluate")(evaluate)
     app.command("predict")(predict)
+    app.command("export")(export)
 
 
 def train(
@@ -59,12 +60,26 @@ def train(
         Literal["name", "order"] | None, typer.Option(help="Join the weights by name [default] or by order.")
     ] = None,
     pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
+    extra_val: Annotated[
+        list[str] | None, typer.Option(help="Further validation data by name: snow=snow.beton; may be given again.")
+    ] = None,
+    best: Annotated[
+        str | None, typer.Option(help="Which epoch is kept as best: an expression of its figures [default: val_top1].")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="[default: 10]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 64].")] = None,
     size: Annotated[int | None, typer.Option(help="Image side in pixels [default: the model's own].")] = None,
     optimizer: Annotated[str | None, typer.Option(help="See --list-optimizers [default: adamw].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate [default: adamw 5e-4, sgd 0.02].")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[default: 0.05]")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate [default: the optimizer's; adamw 5e-4, sgd 0.02].")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[default: the optimizer's; adamw 0.05, sgd 5e-5]")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="cosine, linear, poly, onecycle, constant, step, milestones, plateau or 1x, 2x, … [default: cosine]."
+        ),
+    ] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
     class_balance: Annotated[
         float | None, typer.Option(help="Draw classes as frequent as they are (0) to all alike (1) [default: 0].")
@@ -98,9 +113,12 @@ def train(
         _print_choices(list_models)
         return
     optimizer_group = {"name": optimizer, "lr": lr, "weight_decay": weight_decay}
+    schedule_group = {"kind": schedule, "warmup_epochs": warmup_epochs}
     given: dict[str, Any] = {
         "data": _one_or_many(data),
         "val": _one_or_many(val),
+        "extra_val": _named(extra_val),
+        "best": best,
         "ids": ids,
         "val_ids": val_ids,
         "model": model,
@@ -120,11 +138,11 @@ def train(
         "resident": resident,
         "index": index,
         "seed": seed,
-        "optimizer": {key: value for key, value in optimizer_group.items() if value is not None} or None,
+        "optimizer": _given(optimizer_group) or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
-        "schedule": {"warmup_epochs": warmup_epochs} if warmup_epochs is not None else None,
+        "schedule": _given(schedule_group) or None,
     }
-    values = _merge(read_yaml(config) if config else {}, {k: v for k, v in given.items() if v is not None})
+    values = _merge(read_yaml(config) if config else {}, _given(given))
     values = apply_overrides(values, set_ or [])
     if "data" not in values:
         raise typer.BadParameter("say what to train on", param_hint="--data")
@@ -219,6 +237,25 @@ def predict(
     finish(result, json)
 
 
+def export(
+    weights: Weights,
+    out: Annotated[Path, typer.Argument(help="What to write: .onnx, .pt2 (ExportedProgram) or .ts (TorchScript).")],
+    model: ModelOption = None,
+    weights_match: MatchOption = "name",
+    size: SizeOption = None,
+    inputs: Annotated[
+        Literal["normalised", "uint8"], typer.Option(help="What it takes: float32 as the eval view, or RGB bytes.")
+    ] = "normalised",
+    json: JsonOption = False,
+) -> None:
+    """Write a model for other programs, with its eval view and class names."""
+    import torch
+
+    from fasttrain.models.export import export_model
+
+    finish(export_model(_open(weights, model, weights_match, size, torch.device("cpu")), out, inputs), json)
+
+
 def _ids(path: Path | None) -> list[str] | None:
     from fasttrain.beton_build.lists import read_ids
 
@@ -242,7 +279,22 @@ def _print_choices(models: bool) -> None:
     from fasttrain.training.optimizers import list_optimizers
 
     for name, description in list_optimizers().items():
-        print(f"{name:8} {description}")
+        print(f"{name:20} {description}")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _named(pairs: list[str] | None) -> dict[str, str] | None:
+    """``NAME=DATA`` of several data sets."""
+    if not pairs:
+        return None
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, _, data) in zip(pairs, split, strict=True):
+        if not name or not data:
+            raise typer.BadParameter(f"{pair!r} is not of the form NAME=DATA", param_hint="--extra-val")
+    return {name: data for name, _, data in split}
 
 
 def _one_or_many(values: list[str] | None) -> str | list[str] | None:

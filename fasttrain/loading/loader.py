@@ -205,6 +205,11 @@ class Loader:
         return int(self.dataset.labels.max(initial=-1)) + 1
 
     @property
+    def rows(self) -> np.ndarray:
+        """(n,) int64: the rows of the data set that `indices` name, in their order."""
+        return self._rows
+
+    @property
     def num_samples(self) -> int:
         return self._partition.samples
 

@@ -6,22 +6,14 @@ Nothing in the step loop makes the device wait: the loss stays on the device unt
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import torch
-import torch.nn.functional as F
-from timm.utils import ModelEmaV3
-from torch import nn
+from dataclasses import dataclass
 
 from fasttrain.base.distributed import sum_over_ranks
 from fasttrain.base.errors import TrainingError
-from fasttrain.base.process import rank
-from fasttrain.inference.forward import Amp, autocast
-from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.requests import Requests, Wishes
-from fasttrain.training.schedule import Schedule
+from fasttrain.training.stepper import Stepper
 
 
 @dataclass
@@ -57,60 +49,6 @@ class EpochFigures:
     data_wait_fraction: float
 
 
-@dataclass
-class Stepper:
-    """Model, optimizer and what belongs to a step.
-
-    Attributes:
-        model: the module that is called (wrapped in DDP for several processes).
-        ema: moving average of the unwrapped model, or None.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    ema: ModelEmaV3 | None
-    device: torch.device
-    amp: Amp
-    label_smoothing: float
-    clip_norm: float
-    seed: int
-    scaler: torch.amp.GradScaler = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
-
-    @property
-    def unwrapped(self) -> nn.Module:
-        """The model without DDP around it."""
-        module = getattr(self.model, "module", self.model)
-        assert isinstance(module, nn.Module)
-        return module
-
-    def step(self, batch: Batch, global_step: int, loss_sum: LaggedLoss) -> None:
-        """One optimisation step on a batch; masked samples have no part in the loss."""
-        # Seeding by the step's number makes dropout the same after a resume, with no generator state to store.
-        torch.manual_seed(hash((self.seed, global_step, rank())) & 0x7FFF_FFFF_FFFF_FFFF)
-        self.schedule.apply(self.optimizer, global_step)
-        with autocast(self.device, self.amp):
-            logits = self.model(batch.images)
-        losses = F.cross_entropy(
-            logits.float(), batch.labels.clamp(min=0), reduction="none", label_smoothing=self.label_smoothing
-        )
-        losses = torch.where(batch.valid, losses, 0.0)
-        samples = batch.valid.sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.sum() / samples.clamp(min=1)).backward()
-        if self.clip_norm > 0:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.unwrapped, step=global_step)
-        loss_sum.add(losses.sum(), samples)
-
-
 def train_epoch(
     stepper: Stepper,
     loader: Loader,
@@ -125,7 +63,7 @@ def train_epoch(
         progress: is moved on with every step.
         save: called between steps when it is time to save.
     """
-    stepper.model.train()
+    stepper.train()
     first, last = progress.step, progress.step + loader.steps_left
     earlier = progress.loss.totals()[1].clone()
     waited, wishes = 0.0, Wishes()

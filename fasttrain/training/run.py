@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from fasttrain.base.console import say
@@ -14,31 +13,28 @@ from fasttrain.base.errors import ConfigError, TrainingError
 from fasttrain.base.process import check_launch, is_main, restarts
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.lists import read_ids
-from fasttrain.inference.evaluate import evaluate
-from fasttrain.inference.forward import resolve_amp
-from fasttrain.inference.labels import class_map
 from fasttrain.inference.skipped import report_skipped
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.views import TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
-from fasttrain.models.create import create_model, eval_view_of, has_own_head, zero_head
-from fasttrain.models.weights import load_weights
-from fasttrain.training.loop import EpochProgress, Stepper, train_epoch
+from fasttrain.models.create import eval_view_of
+from fasttrain.training.assemble import make_stepper
+from fasttrain.training.best_rule import BestRule
+from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
-from fasttrain.training.optimizers import create_optimizer
-from fasttrain.training.parallel import data_parallel
+from fasttrain.training.optimizers import check_optimizer
 from fasttrain.training.requests import Requests
-from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
+from fasttrain.training.validation import MAIN, Validation
 
-LAST, BEST, STATE = "last.safetensors", "best.safetensors", "last.state.pt"
+LAST, BEST, STATE, AVERAGED = "last.safetensors", "best.safetensors", "last.state.pt", "swa.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` returns; `checkpoint` holds the weights of the last epoch."""
+    """What `train` returns; `checkpoint` holds the last epoch's weights, `swa_top1` is that of the mean ones."""
 
     run: Path
     checkpoint: Path
@@ -46,6 +42,7 @@ class TrainResult:
     top1: float | None
     best_top1: float | None
     best_epoch: int | None
+    swa_top1: float | None
     images_per_s: float
     data_wait_fraction: float
     skipped: list[dict[str, str]] = field(default_factory=list)
@@ -66,6 +63,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         StoppedError: stopped by a signal; the state is kept.
     """
     check_launch()  # before anything that every process would say or do for itself
+    check_optimizer(settings.optimizer)
     folder = RunFolder(settings.out)
     state = _state_to_resume(folder, resume)
     if state is not None:
@@ -116,24 +114,23 @@ class Trainer:
         self.train_loader = self._train_loader()
         self.class_names = self.train_loader.class_names or None
         self.num_classes = _count_classes(self.train_loader)
-        self.val_loader = self._val_loader()
-        if self.val_loader is not None:
-            _check_labelled(self.val_loader)
-            class_map(self.val_loader.class_names, self.class_names, self.num_classes)
-        self.stepper = self._stepper(_create_model(settings, self.num_classes, self.eval_view.size))
+        self.validation = Validation(
+            self._validation_sources(), self._open_validation, self.class_names, self.num_classes
+        )
+        self.best_rule = self._best_rule()
+        self.stepper = make_stepper(settings, device, self.num_classes, self.eval_view.size, self.train_loader)
 
     def __enter__(self) -> "Trainer":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.train_loader.close()
-        if self.val_loader is not None:
-            self.val_loader.close()
+        self.validation.close()
 
     @property
     def data_fingerprints(self) -> tuple[str, ...]:
         """Of training and validation data."""
-        return tuple(loader.dataset.fingerprint for loader in (self.train_loader, self.val_loader) if loader)
+        return (self.train_loader.dataset.fingerprint, *self.validation.fingerprints)
 
     def run(self) -> TrainResult:
         """Train from the current position to the last epoch."""
@@ -149,7 +146,9 @@ class Trainer:
                 self._finish_epoch(monitor)
                 if position.epoch < settings.epochs and self.requests.agreed(0, True, self.device).stop:
                     raise self.requests.stopped(f"after epoch {position.epoch}")
-        return self._result()
+            with monitor.paused():
+                averaged = self._finish_average()
+        return self._result(averaged)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a stored state."""
@@ -175,9 +174,12 @@ class Trainer:
             save()
             raise self.requests.stopped(f"in epoch {position.epoch + 1} after step {progress.step}")
         self._agree_on_statistics()
+        self.stepper.schedule.end_epoch(figures.train_loss)
+        if self.stepper.swa is not None:
+            self.stepper.swa.end_epoch(self.stepper.module, position.epoch)
         position.trained = True
         self.progress = EpochProgress(position.epoch + 1, 0, LaggedLoss(self.device))
-        if figures.wishes.save and self.val_loader is not None:
+        if figures.wishes.save and self.validation:
             self._save_state()  # validating may take long
 
     def _finish_epoch(self, monitor: Monitor) -> None:
@@ -185,59 +187,70 @@ class Trainer:
         position = self.position
         with monitor.paused():
             validation = self._validate()
-        improved = self._note_validation(validation.get("val_top1"))
-        monitor.epoch(
-            {
-                "epoch": position.epoch,
-                "train_loss": position.train_loss,
-                "lr": self.stepper.optimizer.param_groups[0]["lr"],
-                **validation,
-                "images_per_s": position.images_per_s,
-                "data_wait_fraction": position.data_wait_fraction,
-            }
-        )
+        record = {
+            "epoch": position.epoch,
+            "train_loss": position.train_loss,
+            "lr": self.stepper.schedule.lr((position.epoch + 1) * len(self.train_loader) - 1),
+            **validation,
+            "images_per_s": position.images_per_s,
+            "data_wait_fraction": position.data_wait_fraction,
+        }
+        improved = self._note_figures(record)
+        monitor.epoch(record)
         position.epoch, position.step, position.trained = position.epoch + 1, 0, False
         self._save_epoch(validation, improved)
 
     def _agree_on_statistics(self) -> None:
-        average_buffers(self.stepper.unwrapped)
+        average_buffers(self.stepper.module)
         if self.stepper.ema is not None:
             average_buffers(self.stepper.ema.module)
 
     def _validate(self) -> dict[str, Any]:
-        """Validation figures of the weights that are kept, and of the raw ones beside averaged ones."""
-        if self.val_loader is None:
-            return {}
-        result = self._evaluate(self._kept_model())
-        figures = {f"val_{key}": value for key, value in result.items() if key != "samples"}
-        if self.stepper.ema is not None:
-            figures["val_top1_raw"] = self._evaluate(self.stepper.unwrapped)["top1"]
+        """Validation figures of the weights that are kept, and the top-1 of the raw ones beside averaged ones."""
+        figures = self.validation.measure(self._kept_model(), self.stepper.amp)
+        if self.stepper.ema is not None and MAIN in self.validation.loaders:
+            raw = self.validation.measure_one(MAIN, self.stepper.module, self.stepper.amp)
+            figures["val_top1_raw"] = raw["val_top1"]
         return figures
 
-    def _evaluate(self, model: nn.Module) -> dict[str, Any]:
-        assert self.val_loader is not None
-        return evaluate(model, self.val_loader, self.num_classes, self.class_names, self.stepper.amp, "validate")
-
-    def _note_validation(self, top1: float | None) -> bool:
-        """Remember the epoch's top-1; True if it is the highest so far."""
+    def _note_figures(self, record: dict[str, Any]) -> bool:
+        """Remember the epoch's top-1; True if the epoch is the best so far."""
         position = self.position
-        position.top1 = top1
-        if top1 is None or (position.best_top1 is not None and top1 <= position.best_top1):
+        position.top1 = record.get("val_top1")
+        score = self.best_rule.score(record) if self.best_rule is not None else None
+        if score is None or (position.best_score is not None and score <= position.best_score):
             return False
-        position.best_top1, position.best_epoch = top1, position.epoch
+        position.best_score, position.best_top1, position.best_epoch = score, position.top1, position.epoch
         return True
+
+    def _finish_average(self) -> dict[str, Any]:
+        """Make the mean of the last epochs' weights usable, measure and save it; its figures."""
+        average = self.stepper.swa
+        if average is None:
+            return {}
+        self.train_loader.set_epoch(self.settings.epochs)
+        average.estimate_statistics(self.train_loader, self.stepper.amp)
+        figures = self.validation.measure(average.model.module, self.stepper.amp)
+        if is_main():
+            info = self._checkpoint_info({**figures, "epochs_averaged": average.count}, averaged=True)
+            save_weights(self.folder.path / AVERAGED, average.model.module.state_dict(), info)
+            say(f"mean of {average.count} epochs' weights: {self.folder.path / AVERAGED}")
+        return figures
+
+    def _checkpoint_info(self, figures: dict[str, Any], averaged: bool) -> CheckpointInfo:
+        return CheckpointInfo(
+            model=self.settings.model,
+            num_classes=self.num_classes,
+            class_names=self.class_names,
+            eval_view=self.eval_view.model_dump(mode="json"),
+            epoch=self.position.epoch,
+            averaged=averaged,
+            metrics=self._stated_metrics(figures),
+        )
 
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
         if is_main():
-            info = CheckpointInfo(
-                model=self.settings.model,
-                num_classes=self.num_classes,
-                class_names=self.class_names,
-                eval_view=self.eval_view.model_dump(mode="json"),
-                epoch=self.position.epoch,
-                averaged=self.stepper.ema is not None,
-                metrics=self._stated_metrics(validation),
-            )
+            info = self._checkpoint_info(validation, averaged=self.stepper.ema is not None)
             weights = self._kept_model().state_dict()
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
@@ -245,9 +258,9 @@ class Trainer:
         self._save_state()
 
     def _stated_metrics(self, validation: dict[str, Any]) -> dict[str, Any]:
-        if self.val_loader is None:
+        if not self.validation:
             return {}
-        return {**validation, "data_fingerprint": self.val_loader.dataset.fingerprint}
+        return {**validation, "data_fingerprint": self.validation.fingerprints[0]}
 
     def _save_state(self, progress: EpochProgress | None = None) -> None:
         path, loader = self.folder.path / STATE, self.train_loader
@@ -256,13 +269,12 @@ class Trainer:
 
     def _skipped(self) -> list[tuple[str, str]]:
         """Samples that this rank has left out in the whole run, with the reasons."""
-        validation = self.val_loader.skipped if self.val_loader is not None else []
-        return [*self._skipped_before, *self.train_loader.skipped, *validation]
+        return [*self._skipped_before, *self.train_loader.skipped, *self.validation.skipped]
 
     def _kept_model(self) -> nn.Module:
-        return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.unwrapped
+        return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.module
 
-    def _result(self) -> TrainResult:
+    def _result(self, averaged: dict[str, Any]) -> TrainResult:
         position = self.position
         return TrainResult(
             run=self.folder.path,
@@ -271,6 +283,7 @@ class Trainer:
             top1=position.top1,
             best_top1=position.best_top1,
             best_epoch=position.best_epoch,
+            swa_top1=averaged.get("val_top1"),
             images_per_s=position.images_per_s,
             data_wait_fraction=position.data_wait_fraction,
             skipped=report_skipped(self._skipped()),
@@ -283,12 +296,27 @@ class Trainer:
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
-    def _val_loader(self) -> Loader | None:
-        if self.settings.val is None:
-            return None
+    def _validation_sources(self) -> dict[str, str | list[str]]:
+        settings = self.settings
+        main = {MAIN: settings.val} if settings.val is not None else {}
+        return main | {f"{MAIN}_{name}": data for name, data in settings.extra_val.items()}
+
+    def _open_validation(self, name: str, data: str | list[str]) -> Loader:
         # FFCV notices no broken image, and has not the filter of every model's view.
         backend = "auto" if self.settings.backend == "ffcv" else self.settings.backend
-        return self._loader(self.settings.val, self.settings.val_ids, view=self.eval_view, backend=backend)
+        ids = self.settings.val_ids if name == MAIN else None
+        return self._loader(data, ids, view=self.eval_view, backend=backend)
+
+    def _best_rule(self) -> BestRule | None:
+        """The rule of the settings; by default the validation top-1, or the mean of the named sets."""
+        known = ["train_loss", *self.validation.figures]
+        default = next((name for name in ("val_top1", "val_mean_top1") if name in known), None)
+        text = self.settings.best or default
+        if text is None:
+            return None
+        rule = BestRule(text)
+        rule.check_names(known)
+        return rule
 
     def _loader(self, data: str | list[str], ids: str | None, **options: Any) -> Loader:
         settings = self.settings
@@ -308,47 +336,6 @@ class Trainer:
     def _train_view(self) -> TrainView:
         augment, evaluated = self.settings.augment, self.eval_view
         return train_view(evaluated.size, **augment.model_dump(), mean=evaluated.mean, std=evaluated.std)
-
-    def _stepper(self, model: nn.Module) -> Stepper:
-        settings = self.settings
-        memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        model = model.to(device=self.device, memory_format=memory_format)  # type: ignore[call-overload]
-        optimizer = create_optimizer(model, settings.optimizer)
-        schedule = Schedule(settings.schedule, settings.optimizer.peak_lr, len(self.train_loader), settings.epochs)
-        ema = ModelEmaV3(model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
-        return Stepper(
-            model=data_parallel(model, self.device),
-            optimizer=optimizer,
-            schedule=schedule,
-            ema=ema,
-            device=self.device,
-            amp=resolve_amp(settings.amp, self.device),
-            label_smoothing=settings.label_smoothing,
-            clip_norm=settings.optimizer.clip_norm,
-            seed=settings.seed,
-        )
-
-
-def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
-    options = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
-    if settings.drop_path_rate:
-        options["drop_path_rate"] = settings.drop_path_rate
-    model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)
-    if settings.pretrained and not has_own_head(settings.model, num_classes):
-        zero_head(model)
-    if settings.weights is not None:
-        loaded = load_weights(model, settings.weights, settings.weights_match)
-        head = "with a new head" if loaded.head_replaced else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {head} for {num_classes} classes")
-    return model
-
-
-def _check_labelled(loader: Loader) -> None:
-    if not (loader.labels >= 0).any():
-        raise TrainingError(
-            f"{loader.dataset.name} holds no labelled sample, so there is nothing to validate on; leave --val out, or "
-            "build it with labels"
-        )
 
 
 def _count_classes(loader: Loader) -> int:

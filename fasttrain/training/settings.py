@@ -1,49 +1,39 @@
 """The settings of a training run. `fasttrain train` exposes the daily ones; ``--set a.b=c`` reaches all."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
-
-OPTIMIZER_RATES = {"adamw": 5e-4, "sgd": 0.02}
+from fasttrain.training.schedule_settings import ScheduleSettings, epochs_of
 
 
 class OptimizerSettings(Settings):
-    """The optimizer. Norms and biases are never decayed.
+    """The optimizer (`fasttrain train --list-optimizers`). What is None takes the optimizer's own default.
+
+    Norms, biases, position tables and tokens are never decayed.
 
     Attributes:
-        name: ``adamw`` or ``sgd`` (with Nesterov momentum).
-        lr: peak learning rate; None takes the default of the optimizer (`OPTIMIZER_RATES`).
-        weight_decay: decoupled for adamw, L2 for sgd.
-        betas: adamw's averaging rates.
-        momentum: sgd's.
-        clip_norm: largest L2 norm of all gradients together; 0 turns clipping off.
+        name: as listed; ``lookahead:NAME`` puts Lookahead around it.
+        lr: peak learning rate.
+        weight_decay: decoupled or L2, as the optimizer has it.
+        betas, momentum, eps: for optimizers that have them.
+        clip_norm: largest L2 norm of all gradients together; 0 leaves it to the optimizer (LAMB clips at 1).
+        layer_decay: share of the learning rate from each layer to the one below it.
+        head_lr: the classifier's multiple of the learning rate.
+        options: further arguments of the optimizer, by name.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: str = "adamw"
     lr: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float | None = Field(default=None, ge=0)
+    betas: tuple[float, ...] | None = None
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    eps: float | None = Field(default=None, gt=0)
     clip_norm: float = Field(default=0.0, ge=0)
-
-    @property
-    def peak_lr(self) -> float:
-        """The learning rate after warm-up."""
-        return self.lr if self.lr is not None else OPTIMIZER_RATES[self.name]
-
-
-class ScheduleSettings(Settings):
-    """Linear warm-up, then a half cosine, both per step.
-
-    Attributes:
-        warmup_epochs: length of the warm-up; parts of an epoch are allowed.
-        final_lr_share: learning rate of the last step as a share of the peak.
-    """
-
-    warmup_epochs: float = Field(default=1.0, ge=0)
-    final_lr_share: float = Field(default=0.0, ge=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    head_lr: float = Field(default=1.0, gt=0)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class AugmentSettings(Settings):
@@ -77,12 +67,43 @@ class SamplingSettings(Settings):
     draws: int | None = Field(default=None, ge=1)
 
 
+class DdpSettings(Settings):
+    """How several processes bring their gradients together.
+
+    Attributes:
+        static_graph: the model calls the same parts in every step, which DDP then relies on.
+        compression: gradients are sent as bfloat16, half of their bytes.
+    """
+
+    static_graph: bool = False
+    compression: Literal["none", "bf16"] = "none"
+
+
+class DistillSettings(Settings):
+    """A teacher whose scores are learned beside the labels (see `fasttrain.training.distillation`).
+
+    Attributes:
+        teacher: a checkpoint or run folder, which sees the student's own views, or a score table (``.arrow``) of the
+            training samples; None for none.
+        weight: of the teacher's part in the loss; the labels have the rest.
+        temperature: of both softmaxes in that part.
+    """
+
+    teacher: str | None = None
+    weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+
+
 class TrainSettings(Settings):
     """Everything that determines a run.
 
     Attributes:
         data: `.beton` file(s), folder or list to train on.
         val: the same to validate on after each epoch, or None.
+        extra_val: further validation data by name; each has its own figures (``val_NAME_top1``), and their top-1 a mean
+            (``val_mean_top1``).
+        best: which epoch's weights are kept as the best: the one with the highest value of this expression of an
+            epoch's figures (see `BestRule`); None for ``val_top1``, or ``val_mean_top1`` without `val`.
         ids, val_ids: files of ids, one a line or a table's column; only these samples are taken.
         model: timm's name.
         out: the run's folder.
@@ -95,7 +116,17 @@ class TrainSettings(Settings):
         device: ``cpu``, ``cuda`` or None for the best one there is.
         amp: ``auto`` is bf16 on CUDA and off on CPU.
         channels_last: memory format of the model.
+        tf32: float32 products and convolutions of a GPU may round their factors to 10 bits, several times as fast.
+        compile: mode of torch.compile, which takes a minute or more at the start; ``reduce-overhead`` replays CUDA
+            graphs.
+        micro_batch: images that pass through the model at a time, where a batch is too large for the memory.
+        grad_checkpointing: compute activations anew in the backward pass: less memory, a third more time.
+        freeze: shell patterns of parameter names that do not learn (``stem.*``).
+        sam_rho: radius of sharpness-aware minimisation, which takes two passes a step; 0 turns it off.
         ema: decay of the weights' moving average; 0 turns it off. Its weights are validated and kept.
+        ema_buffers: statistics of normalisation layers are averaged like weights, or taken as they are (``copy``).
+        swa_start: from this epoch on (the first is 1), the weights at the end of each epoch are averaged; the mean, its
+            normalisation statistics estimated anew, is kept as ``swa.safetensors``. None: not.
         label_smoothing: share of the target spread over all classes.
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
@@ -110,6 +141,8 @@ class TrainSettings(Settings):
 
     data: str | list[str]
     val: str | list[str] | None = None
+    extra_val: dict[str, str | list[str]] = Field(default_factory=dict)
+    best: str | None = None
     ids: str | None = None
     val_ids: str | None = None
     model: str = "resnet50"
@@ -124,7 +157,15 @@ class TrainSettings(Settings):
     device: str | None = None
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     channels_last: bool = True
+    tf32: bool = True
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    micro_batch: int | None = Field(default=None, ge=1)
+    grad_checkpointing: bool = False
+    freeze: tuple[str, ...] = ()
+    sam_rho: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
+    ema_buffers: Literal["average", "copy"] = "average"
+    swa_start: int | None = Field(default=None, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
@@ -137,9 +178,38 @@ class TrainSettings(Settings):
     on_error: Literal["raise", "skip"] = "raise"
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     sampling: SamplingSettings = SamplingSettings()
+    distill: DistillSettings = DistillSettings()
+    ddp: DdpSettings = DdpSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_of_the_schedule(cls, values: Any) -> Any:
+        """A schedule that states the run's length sets it."""
+        schedule = values.get("schedule") if isinstance(values, dict) else None
+        kind = schedule.get("kind") if isinstance(schedule, dict) else getattr(schedule, "kind", None)
+        length = epochs_of(kind) if isinstance(kind, str) else None
+        if length is None:
+            return values
+        if values.get("epochs", length) != length:
+            raise ValueError(f"schedule {kind} is {length} epochs long; leave out --epochs, or take another schedule")
+        return {**values, "epochs": length}
+
+    @model_validator(mode="after")
+    def _swa_begins_in_the_run(self) -> "TrainSettings":
+        if self.swa_start is not None and self.swa_start > self.epochs:
+            raise ValueError(f"swa_start {self.swa_start} lies behind the last of {self.epochs} epochs")
+        return self
+
+    @field_validator("extra_val")
+    @classmethod
+    def _plain_names(cls, sets: dict[str, Any]) -> dict[str, Any]:
+        for name in sets:
+            if not name.isidentifier() or name == "mean":
+                raise ValueError(f"{name!r} cannot name a data set; use letters, digits and _")
+        return sets
 
     @field_validator("pretrained")
     @classmethod

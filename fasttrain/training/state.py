@@ -15,10 +15,11 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import is_main, rank, world_size
 from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import save_state
-from fasttrain.training.loop import EpochProgress, Stepper
+from fasttrain.training.loop import EpochProgress
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.stepper import Stepper
 
-VERSION = 2  # of what the file holds
+VERSION = 3  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them, but for the rounding of
 # pixels: images that stay in memory are decoded as wholes, without their index.
 FREE_ON_RESUME = {"out", "device", "threads", "memory_budget", "resident", "on_error", "checkpoint_minutes"}
@@ -33,7 +34,8 @@ class Position:
         trained: whether all steps of `epoch` are done, and validation is what comes next.
         train_loss: of the epoch that was trained last.
         top1: validation top-1 of the last epoch; None without validation data.
-        best_top1, best_epoch: the highest one and its epoch (chosen on the validation set itself, so optimistic).
+        best_score: what the rule for the best epoch gave for it.
+        best_top1, best_epoch: its top-1 and number (chosen on the validation data itself, so optimistic).
         images_per_s, data_wait_fraction: figures of the last epoch.
     """
 
@@ -42,6 +44,7 @@ class Position:
     trained: bool = False
     train_loss: float = float("nan")
     top1: float | None = None
+    best_score: float | None = None
     best_top1: float | None = None
     best_epoch: int | None = None
     images_per_s: float = 0.0
@@ -98,9 +101,11 @@ def write_state(
         "version": VERSION,
         "settings": settings.model_dump(mode="json"),
         "position": asdict(position),
-        "model": stepper.unwrapped.state_dict(),
+        "model": stepper.module.state_dict(),
         "optimizer": stepper.optimizer.state_dict(),
+        "schedule": stepper.schedule.state_dict(),
         "scaler": stepper.scaler.state_dict(),
+        "swa": stepper.swa.state_dict() if stepper.swa is not None else None,
         "ema": stepper.ema.state_dict() if stepper.ema is not None else None,
         "loader": loader.state_dict(),
         "ranks": ranks,
@@ -123,11 +128,14 @@ def restore_state(
         LoaderError: the data set is not the one that it was.
     """
     loader.load_state_dict(state["loader"])
-    stepper.unwrapped.load_state_dict(state["model"])
+    stepper.module.load_state_dict(state["model"])
     stepper.optimizer.load_state_dict(state["optimizer"])
+    stepper.schedule.load_state_dict(state["schedule"])
     stepper.scaler.load_state_dict(state["scaler"])
     if stepper.ema is not None:
         stepper.ema.load_state_dict(state["ema"])
+    if stepper.swa is not None:
+        stepper.swa.load_state_dict(state["swa"])
     position, ranks = Position(**state["position"]), state["ranks"]
     if len(ranks) == world_size():
         mine = ranks[rank()]
@@ -150,7 +158,7 @@ def restore_state(
 
 def _modules(stepper: Stepper) -> list[nn.Module]:
     """The model, and its moving average if there is one."""
-    return [stepper.unwrapped] if stepper.ema is None else [stepper.unwrapped, stepper.ema.module]
+    return [stepper.module] if stepper.ema is None else [stepper.module, stepper.ema.module]
 
 
 def _own_buffers(module: nn.Module) -> dict[str, Tensor]:

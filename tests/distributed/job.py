@@ -16,18 +16,19 @@ from typing import Any
 from fasttrain.base.distributed import process_group
 from fasttrain.base.process import is_main, rank, restarts
 from fasttrain.cli.models import evaluate, predict
-from fasttrain.training import loop, requests
+from fasttrain.training import requests
 from fasttrain.training.run import train
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.stepper import Stepper
 
 requests.AGREE_EVERY = 1  # the runs of the tests are short
 
 
 def watch_steps(seen: Path, end: list[str]) -> None:
     """Append (global step, ids) of each step to a file of this rank; end the process where the command line says."""
-    real, count = loop.Stepper.step, 0
+    real, count = Stepper.step, 0
 
-    def step(self: loop.Stepper, batch: Any, global_step: int, *others: Any) -> None:
+    def step(self: Stepper, batch: Any, global_step: int, *others: Any) -> None:
         nonlocal count
         real(self, batch, global_step, *others)
         with seen.open("a") as file:
@@ -38,7 +39,7 @@ def watch_steps(seen: Path, end: list[str]) -> None:
                 raise ValueError("a failure of this rank alone")
             os.kill(os.getpid(), getattr(signal, end[2]))
 
-    loop.Stepper.step = step  # type: ignore[method-assign]
+    Stepper.step = step  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from fasttrain.loading.optional import why_absent
 from fasttrain.models.checkpoint import load_state, save_state
 from fasttrain.models.opened import open_model
 from fasttrain.models.weights import read_state_dict
-from fasttrain.training import loop
 from fasttrain.training.run import STATE, Trainer, train
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.stepper import Stepper
 
 
 @pytest.fixture
@@ -77,8 +77,7 @@ def test_ffcv_is_for_training_alone(settings, colour_tree, tmp_path):
     chosen = settings(data=beton, val=beton, backend="ffcv")
     with Trainer(chosen, torch.device("cpu"), RunFolder(chosen.out)) as trainer:
         assert type(trainer.train_loader._backend).__name__ == "FfcvBackend"
-        assert trainer.val_loader is not None
-        assert type(trainer.val_loader._backend).__name__ != "FfcvBackend"
+        assert type(trainer.validation.loaders["val"]._backend).__name__ != "FfcvBackend"
 
 
 def run_all(settings_: TrainSettings) -> dict[str, torch.Tensor]:
@@ -99,7 +98,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(settings, t
     ("stop_after", "by", "changes"),
     [
         (2, signal.SIGINT, {"ema": 0.5}),
-        (4, signal.SIGTERM, {"amp": "fp16"}),
+        (4, signal.SIGTERM, {"amp": "bf16"}),
         (6, signal.SIGUSR1, {"amp": "bf16", "optimizer": {"name": "sgd", "lr": 0.01}}),
         (5, signal.SIGUSR1, {"sampling": {"class_balance": 1, "rest": "wrap", "draws": 20, "order": "windowed"}}),
     ],
@@ -108,7 +107,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
     whole = run_all(settings(**changes))
     interrupted = settings(**changes, out=str(tmp_path / "stopped"))
     seen = 0
-    real_step = loop.Stepper.step
+    real_step = Stepper.step
 
     def step(self, *arguments):
         nonlocal seen
@@ -118,7 +117,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypat
             os.kill(os.getpid(), by)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Stepper, "step", step)
+        patched.setattr(Stepper, "step", step)
         with pytest.raises(TrainingError, match=f"stopped by {by.name} .*--resume"):
             train(interrupted)
     assert seen == stop_after
@@ -214,14 +213,14 @@ def test_a_part_of_the_samples_and_balanced_classes(settings, colour_tree, tmp_p
     (tmp_path / "ids.txt").write_text("\n".join(ids))
     (tmp_path / "val.txt").write_text("red/7.jpg\ngreen/7.jpg\n")
     seen = []
-    real = loop.Stepper.step
+    real = Stepper.step
 
     def step(self, batch, *others):
         seen.extend(batch.labels.tolist())
         real(self, batch, *others)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop.Stepper, "step", step)
+        patched.setattr(Stepper, "step", step)
         train(
             settings(
                 ids=str(tmp_path / "ids.txt"),
@@ -242,14 +241,14 @@ def test_broken_images_are_reported_at_the_end_even_after_a_resume(settings, col
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
     chosen = settings(data=str(folder), on_error="skip", epochs=2, batch_size=24, sampling={"rest": "wrap"})
-    real = loop.Stepper.step
+    real = Stepper.step
 
     def step(self, *arguments):
         real(self, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Stepper, "step", step)
+        patched.setattr(Stepper, "step", step)
         with pytest.raises(StoppedError, match="after epoch 1") as stopped:
             train(chosen)
     assert stopped.value.exit_code == 143
@@ -308,3 +307,65 @@ def evaluate_alone(checkpoint: Path, data: Path) -> dict:
     opened = open_model(checkpoint)
     with Loader(data, 7, view=opened.view) as loader:
         return evaluate(opened.module, loader, opened.num_classes, opened.class_names)
+
+
+def test_named_validation_sets_have_their_figures_and_a_rule_says_which_epoch_is_best(settings, colour_tree):
+    sets = {"same": str(colour_tree), "again": [str(colour_tree)]}
+    result = train(settings(extra_val=sets, best="-train_loss if val_mean_top1 >= 0 else None", epochs=2))
+    last = RunFolder(result.run).read_metrics()[-1]
+    assert last["val_same_top1"] == last["val_again_top1"] == last["val_mean_top1"]
+    assert {"val_same_loss", "val_again_macro_f1"} <= last.keys() and "val_top1" not in last
+    assert result.top1 is None
+    assert result.best_epoch == 1  # the loss falls
+    assert (result.run / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"best": "val_top1"}, "no figure 'val_top1'"),
+        ({"extra_val": {"mean": "x"}}, "cannot name a data set"),
+        ({"optimizer": {"name": "adamm"}}, "did you mean 'adam"),
+        ({"freeze": ["blocks.*"]}, "no parameter matches"),
+    ],
+)
+def test_wrong_settings_end_the_run_before_its_first_step(settings, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        train(settings(**changes))
+
+
+def test_the_mean_of_the_last_epochs_is_kept_with_statistics_of_its_own(settings, colour_tree, tmp_path):
+    rates = {"schedule": {"kind": "constant"}, "val": str(colour_tree)}
+    result = train(settings(epochs=6, swa_start=4, **rates))
+    kept = read_state_dict(result.run / "swa.safetensors")
+    ends = [
+        read_state_dict(train(settings(epochs=epochs, out=str(tmp_path / str(epochs)), **rates)).checkpoint)
+        for epochs in (4, 5, 6)
+    ]
+    for name in ("conv1.0.weight", "fc.bias"):
+        torch.testing.assert_close(kept[name], torch.stack([end[name] for end in ends]).mean(0))
+    assert not torch.allclose(kept["bn1.running_mean"], ends[-1]["bn1.running_mean"])
+    assert int(kept["bn1.num_batches_tracked"]) == 4  # of the one pass
+    assert open_model(result.run / "swa.safetensors").metrics["epochs_averaged"] == 3
+    assert result.swa_top1 is not None
+    with pytest.raises(ConfigError, match="behind the last of 3 epochs"):
+        settings(swa_start=9)
+
+
+def test_a_resumed_run_has_the_same_mean(settings, tmp_path):
+    changes = {"epochs": 3, "swa_start": 1}
+    whole = train(settings(**changes)).run / "swa.safetensors"
+    folder = tmp_path / "halves"
+    with pytest.MonkeyPatch.context() as patched:
+        real = Stepper.step
+
+        def step(self, batch, global_step, *others):
+            real(self, batch, global_step, *others)
+            if global_step == 9:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patched.setattr(Stepper, "step", step)
+        with pytest.raises(StoppedError):
+            train(settings(out=str(folder), **changes))
+    halves = train(settings(out=str(folder), **changes), resume=True).run / "swa.safetensors"
+    assert equal(read_state_dict(whole), read_state_dict(halves))

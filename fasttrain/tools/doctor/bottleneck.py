@@ -21,10 +21,10 @@ from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
 from fasttrain.loading.loader import Loader
 from fasttrain.tools.doctor.advice import Bottleneck, Situation, advise
-from fasttrain.training.loop import Stepper
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.run import Trainer
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.stepper import Stepper
 
 WARM_UP = 4  # steps or batches that are not counted: as many as a loader makes ahead, and one
 LEAST = 2  # that are, however long they take

@@ -1,0 +1,92 @@
+"""From settings to everything that a step needs."""
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from fasttrain.base.console import say
+from fasttrain.base.errors import ConfigError
+from fasttrain.inference.forward import Amp, resolve_amp
+from fasttrain.loading.loader import Loader
+from fasttrain.models.create import create_model, has_own_head, zero_head
+from fasttrain.models.weights import load_weights
+from fasttrain.training.distillation import open_teacher
+from fasttrain.training.freezing import freeze
+from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
+from fasttrain.training.parallel import data_parallel
+from fasttrain.training.schedule import Schedule
+from fasttrain.training.settings import TrainSettings
+from fasttrain.training.speed import compiled, set_precision
+from fasttrain.training.stepper import Stepper
+from fasttrain.training.swa import WeightAverage
+
+
+def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader) -> Stepper:
+    """Model, optimizer and all else that a step needs, on `device`.
+
+    Args:
+        size: image side in pixels.
+        loader: of the training data.
+
+    Raises:
+        ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
+    """
+    module = _create_model(settings, num_classes, size)
+    set_precision(settings.tf32)
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    freeze(module, settings.freeze)
+    amp = _training_amp(settings.amp, device)
+    model = data_parallel(module, device, settings.ddp)
+    return Stepper(
+        module=module,
+        model=model if settings.compile == "off" else compiled(model, settings.compile),
+        optimizer=create_optimizer(module, settings.optimizer),
+        schedule=Schedule(settings.schedule, peak_lr(settings.optimizer), len(loader), settings.epochs),
+        ema=_average(module, settings),
+        swa=None if settings.swa_start is None else WeightAverage(module, settings.swa_start - 1),
+        device=device,
+        amp=amp,
+        label_smoothing=settings.label_smoothing,
+        clip_norm=0.0 if clips_itself(settings.optimizer) else settings.optimizer.clip_norm,
+        seed=settings.seed,
+        micro_batch=settings.micro_batch,
+        sam_rho=settings.sam_rho,
+        teacher=open_teacher(settings.distill, loader, size, amp),
+        distill=settings.distill,
+    )
+
+
+def _average(module: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
+    if settings.ema == 0:
+        return None
+    copied = settings.ema_buffers == "copy"
+    return ModelEmaV3(module, decay=settings.ema, use_warmup=True, exclude_buffers=copied)
+
+
+def _training_amp(setting: str, device: torch.device) -> Amp:
+    amp = resolve_amp(setting, device)
+    if amp == "fp16" and device.type == "cpu":
+        raise ConfigError("fp16 needs a GPU to train; on a CPU use --amp bf16 or off")
+    return amp
+
+
+def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
+    options = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
+    if settings.drop_path_rate:
+        options["drop_path_rate"] = settings.drop_path_rate
+    model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)
+    if settings.grad_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError):
+            raise ConfigError(
+                f"{settings.model} knows no gradient checkpointing; leave grad_checkpointing out"
+            ) from None
+    if settings.pretrained and not has_own_head(settings.model, num_classes):
+        zero_head(model)
+    if settings.weights is not None:
+        loaded = load_weights(model, settings.weights, settings.weights_match)
+        head = "with a new head" if loaded.head_replaced else "with their own head"
+        say(f"loaded {loaded.tensors} tensors of {settings.weights} {head} for {num_classes} classes")
+    return model

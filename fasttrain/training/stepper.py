@@ -1,0 +1,124 @@
+"""One optimisation step: forward, backward, clipping, update, averaging."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from fasttrain.base.process import rank
+from fasttrain.inference.forward import Amp, autocast
+from fasttrain.loading.batch import Batch
+from fasttrain.training.distillation import Teacher, distillation_loss
+from fasttrain.training.freezing import frozen_norms
+from fasttrain.training.monitor import LaggedLoss
+from fasttrain.training.schedule import Schedule
+from fasttrain.training.settings import DistillSettings
+from fasttrain.training.sharpness import ascended
+from fasttrain.training.swa import WeightAverage
+
+
+@dataclass
+class Stepper:
+    """Model, optimizer and what belongs to a step.
+
+    Attributes:
+        module: the model itself.
+        model: what is called: the model, compiled or under DDP where that is wanted.
+        ema: moving average of the model, or None.
+        swa: mean of the model at the ends of epochs, or None.
+        micro_batch: images that pass through the model at a time; None for all of a batch. The gradient is that of the
+            whole batch (batch statistics are those of each part).
+        sam_rho: radius of sharpness-aware minimisation; 0 turns it off.
+        teacher: gives the soft targets of a batch, or None; how much they count, and how soft they are, is said in
+            `distill`.
+    """
+
+    module: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    ema: ModelEmaV3 | None
+    device: torch.device
+    amp: Amp
+    label_smoothing: float
+    clip_norm: float
+    seed: int
+    swa: WeightAverage | None = None
+    micro_batch: int | None = None
+    sam_rho: float = 0.0
+    teacher: Teacher | None = None
+    distill: DistillSettings = field(default_factory=DistillSettings)
+    scaler: torch.amp.GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
+        self._frozen_norms = frozen_norms(self.module)
+
+    def train(self) -> None:
+        """Put the model into training mode; frozen normalisation layers keep their statistics."""
+        self.model.train()
+        for module in self._frozen_norms:
+            module.eval()
+
+    def step(self, batch: Batch, global_step: int, loss_sum: LaggedLoss) -> None:
+        """One optimisation step on a batch; masked samples have no part in the loss."""
+        # Seeding by the step's number makes dropout the same after a resume, with no generator state to store.
+        torch.manual_seed(hash((self.seed, global_step, rank())) & 0x7FFF_FFFF_FFFF_FFFF)
+        self.schedule.apply(self.optimizer, global_step)
+        samples = batch.valid.sum()
+        self._update(batch, samples, loss_sum)
+        if self.ema is not None:
+            self.ema.update(self.module, step=global_step)
+
+    def _update(self, batch: Batch, samples: Tensor, loss_sum: LaggedLoss) -> None:
+        self.optimizer.zero_grad()  # to None, by default; apex takes no argument
+        if self.sam_rho > 0:
+            # Each rank climbs by the gradient of its own samples, so only the second one is averaged over them.
+            losses = self._backward(batch, samples, averaged=False)
+            with ascended(self.module, self.sam_rho):
+                self.optimizer.zero_grad()
+                self._backward(batch, samples)
+        else:
+            losses = self._backward(batch, samples)
+        if self.clip_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        loss_sum.add(losses, samples)
+
+    def _backward(self, batch: Batch, samples: Tensor, averaged: bool = True) -> Tensor:
+        """Add the gradient of the batch's mean loss; the sum of its losses, 0-dim.
+
+        Args:
+            averaged: over the ranks.
+        """
+        total = torch.zeros((), device=samples.device)
+        size = self.micro_batch or len(batch.images)
+        parts = [Batch(*part) for part in zip(*(tensor.split(size) for tensor in batch), strict=True)]
+        for number, part in enumerate(parts, 1):
+            with self._exchange(averaged and number == len(parts)):
+                loss = self._losses(part).sum()
+                self.scaler.scale(loss / samples.clamp(min=1)).backward()
+            total = total + loss.detach()
+        return total
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """(B,) float32, 0 for masked samples."""
+        with autocast(self.device, self.amp):
+            logits = self.model(batch.images)
+        labels = batch.labels.clamp(min=0)
+        losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self.label_smoothing)
+        if self.teacher is not None:
+            scores = self.teacher(batch.images, batch.ids)
+            soft = distillation_loss(logits, scores, self.distill.temperature)
+            losses = torch.lerp(losses, soft, self.distill.weight)
+        return torch.where(batch.valid, losses, 0.0)
+
+    def _exchange(self, wanted: bool) -> AbstractContextManager[None]:
+        """Whether DDP averages the gradients that are added inside."""
+        no_sync = getattr(self.model, "no_sync", None)
+        return nullcontext() if wanted or no_sync is None else no_sync()
