@@ -172,7 +172,7 @@ def test_archives_are_built_and_loaded(tmp_path: Path, photos: list[bytes]) -> N
     view = eval_view(16)
     with (
         Loader(path, 4, view=view, threads=1) as archive,
-        Loader(tmp_path / "x.beton", 4, view=view, threads=1) as beton,
+        Loader(tmp_path / "x.beton", 4, view=view, threads=1, index=False) as beton,
     ):
         (first,), (second,) = list(archive), list(beton)
     assert first.images.equal(second.images) and first.labels.tolist() == [0, 1, 0, 1]
