@@ -70,6 +70,7 @@ def train_epoch(
     started = before = time.monotonic()
     for batch in loader:
         waited += time.monotonic() - before
+        monitor.samples(progress.epoch, batch)
         stepper.step(batch, progress.epoch * len(loader) + progress.step, progress.loss)
         progress.step += 1
         lately = progress.step - first

@@ -2,16 +2,20 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fasttrain.base.console import PLAIN_LINE_EVERY_S, say
 from fasttrain.base.process import is_main, world_size
 from fasttrain.base.runs import RunFolder
+from fasttrain.loading.batch import Batch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REFRESH_EVERY_S = 0.5
 
@@ -62,8 +66,15 @@ class LaggedLoss:
 class Monitor:
     """Shows progress on a terminal (a live line) or in a log (plain lines), and records each epoch."""
 
-    def __init__(self, run: RunFolder, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        self._run = run
+    def __init__(
+        self,
+        run: RunFolder,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        grid: Callable[[Batch], "Figure"] | None = None,
+    ) -> None:
+        self._run, self._grid = run, grid
         self._epochs, self._steps = epochs, steps_per_epoch
         self._images_per_step = batch_size * world_size()
         self._live: Any = None
@@ -93,6 +104,12 @@ class Monitor:
             self._live.stop()
         if self._board is not None:
             self._board.close()
+
+    def samples(self, epoch: int, batch: Batch) -> None:
+        """Record what the model gets to see, for TensorBoard: once, of the first batch that this process trains on."""
+        if self._grid is not None and self._board is not None:
+            self._board.add_figure("training samples", self._grid(batch), epoch)
+        self._grid = None
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from fasttrain.base.process import check_launch, is_main, restarts
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.lists import read_ids
 from fasttrain.inference.skipped import report_skipped
+from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.views import TrainView, train_view
@@ -24,10 +25,14 @@ from fasttrain.training.best_rule import BestRule
 from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.optimizers import check_optimizer
+from fasttrain.training.pictures import sample_grid
 from fasttrain.training.requests import Requests
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
 from fasttrain.training.validation import MAIN, Validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LAST, BEST, STATE, AVERAGED = "last.safetensors", "best.safetensors", "last.state.pt", "swa.safetensors"
 
@@ -138,7 +143,7 @@ class Trainer:
         if is_main():
             self.folder.write_start(settings.model_dump(mode="json"))
             self.folder.drop_metrics_from(position.epoch)
-        monitor = Monitor(self.folder, settings.epochs, len(self.train_loader), settings.batch_size)
+        monitor = Monitor(self.folder, settings.epochs, len(self.train_loader), settings.batch_size, self._sample_grid)
         with self.requests.listening(), monitor:
             while position.epoch < settings.epochs:
                 if not position.trained:
@@ -332,6 +337,9 @@ class Trainer:
             indices=read_ids(Path(ids)) if ids is not None else None,
             **options,
         )
+
+    def _sample_grid(self, batch: Batch) -> "Figure":
+        return sample_grid(batch, self.class_names, self.eval_view.mean, self.eval_view.std)
 
     def _train_view(self) -> TrainView:
         augment, evaluated = self.settings.augment, self.eval_view
