@@ -66,7 +66,7 @@ lint: $(WHEEL_SITE)
 	cd $(WHEEL_SITE) && ../bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
 pytest: $(VENV)/.ready-peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 wheel-smoke: $(WHEEL_SITE)
 	$(BIN)/python tests/wheel_smoke.py $(WHEEL_SITE)

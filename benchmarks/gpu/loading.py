@@ -11,7 +11,7 @@ from gpu.common import Row, Task, psnr_row
 from gpu.decoders import LEAST_PSNR, write_beton
 
 SIZE = 224
-EXACT_PSNR = (45.0, 35.0)  # of what is decoded on the CPU
+EXACT_PSNR = (45.0, 35.0)  # of what the CPU decodes as Pillow does
 Batches = list[tuple[Tensor, ...]]
 
 
@@ -27,7 +27,9 @@ def loading(task: Task) -> None:
         "evaluation": eval_view(size),
     }
     best = available_backends()[0]
-    ways: dict[str, dict[str, Any]] = {best: {"backend": best}, "dali": {"backend": "dali"}}
+    ways: dict[str, dict[str, Any]] = {best: {"backend": best, "index": False}, "dali": {"backend": "dali"}}
+    if best == "native":
+        ways["native by index"] = {"backend": best}
     if task.device.type == "cuda":
         ways["resident"] = {"resident": "gpu"}
     with TemporaryDirectory(prefix="fasttrain_gpu_") as folder:
@@ -53,9 +55,10 @@ def _row(task: Task, beton: Path, view: Any, name: str, options: dict[str, Any],
         for mine, other in zip(ours, reference, strict=True)
         for a, b in zip(mine[1:], other[1:], strict=True)
     )
-    decoded_there = name == "dali" and task.device.type == "cuda"
+    # Chroma is brought to the view's size by itself there, which noise as in made-up photos does not forgive.
+    looser = name == "native by index" or (name == "dali" and task.device.type == "cuda")
     pixels = [[image for images, _, _, valid in batches for image in images[valid]] for batches in (ours, reference)]
-    row = psnr_row(pixels[0], pixels[1], LEAST_PSNR if decoded_there else EXACT_PSNR)
+    row = psnr_row(pixels[0], pixels[1], LEAST_PSNR if looser else EXACT_PSNR)
     return {**row, "same_samples": same, "ok": row["ok"] and same}
 
 
