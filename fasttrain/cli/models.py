@@ -168,9 +168,11 @@ def evaluate(
     index: IndexOption = True,
     on_error: OnErrorOption = "raise",
     ids: IdsOption = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Tell of each class: samples, accuracy, F1.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Measure a model: each sample exactly once, over all processes."""
+    from fasttrain.base.console import print_table
     from fasttrain.base.distributed import process_group, require_agreement
     from fasttrain.base.errors import FasttrainError
     from fasttrain.inference.evaluate import evaluate as run_evaluation
@@ -184,13 +186,19 @@ def evaluate(
         with Loader(data, batch_size, view=opened.view, indices=_ids(ids), device=chosen, **how) as loader:
             require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             precision = resolve_amp(amp, chosen)
-            result = run_evaluation(opened.module, loader, opened.num_classes, opened.class_names, precision)
+            result = run_evaluation(
+                opened.module, loader, opened.num_classes, opened.class_names, precision, classes=per_class
+            )
             skipped = report_skipped(loader.skipped)
     if not result["samples"]:
         raise FasttrainError(
             f"{data} holds no labelled sample, so there is nothing to measure; use `fasttrain predict`"
         )
-    finish({**result, "skipped": skipped} if skipped else result, json)
+    finish({**result, "skipped": skipped} if skipped else result, json, hide=("per_class",))
+    if per_class and not json:
+        columns = ["class", "samples", "predicted", "accuracy", "f1"]
+        cells = [[_shown(entry[column]) for column in columns] for entry in result["per_class"]]
+        print_table("classes", columns, cells)
 
 
 def predict(
@@ -254,6 +262,10 @@ def export(
     from fasttrain.models.export import export_model
 
     finish(export_model(_open(weights, model, weights_match, size, torch.device("cpu")), out, inputs), json)
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _ids(path: Path | None) -> list[str] | None:

@@ -19,6 +19,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     amp: Amp = "off",
     label: str = "evaluate",
+    classes: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a classifier on a sequential loader.
 
@@ -29,12 +30,26 @@ def evaluate(
         class_names: names of the outputs; the data set's classes are joined to them by name.
         amp: precision of the forward pass; metrics are computed in float32 and summed in float64.
         label: word before the progress bar.
+        classes: tell of each class, too.
 
     Returns:
-        {samples, top1, top5, loss, macro_f1} over the labelled samples of all ranks, fractions in 0–1.
+        {samples, top1, top5, loss, macro_f1} over the labelled samples of all ranks, fractions in 0–1; with `classes`
+        also per_class, a list of {class, samples, predicted, accuracy, f1}.
     """
     mapping = torch.tensor(class_map(loader.class_names, class_names, num_classes), device=loader.device)
     meter = ClassificationMeter(num_classes, loader.device)
     for batch, logits in forward_batches(model, loader, amp, label):
         meter.add(logits, map_labels(batch.labels, mapping), batch.valid)
-    return meter.result()
+    result = meter.result()
+    if classes:
+        result["per_class"] = [
+            {
+                "class": class_names[number] if class_names else str(number),
+                "samples": figures.samples,
+                "predicted": figures.predicted,
+                "accuracy": figures.accuracy,
+                "f1": figures.f1,
+            }
+            for number, figures in enumerate(meter.per_class())
+        ]
+    return result

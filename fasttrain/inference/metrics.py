@@ -1,11 +1,37 @@
 """Classification metrics from sums that stay on the device and are reduced over ranks once."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from fasttrain.base.distributed import sum_over_ranks
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How a class was recognised.
+
+    Attributes:
+        samples: that are of the class.
+        predicted: that were taken for it.
+        hits: both.
+    """
+
+    samples: int
+    predicted: int
+    hits: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of its samples that were recognised (its recall); None without samples."""
+        return self.hits / self.samples if self.samples else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; None without samples."""
+        return 2 * self.hits / (self.samples + self.predicted) if self.samples else None
 
 
 class ClassificationMeter:
@@ -37,6 +63,12 @@ class ClassificationMeter:
     def confusion(self) -> torch.Tensor:
         """Confusion matrix int64 (C, C) of this rank: rows are true classes, columns predicted ones."""
         return self._confusion.view(self.num_classes, self.num_classes)
+
+    def per_class(self) -> list[ClassFigures]:
+        """Figures of every class over all ranks, in the order of the classes."""
+        confusion = sum_over_ranks(self._confusion.clone()).view(self.num_classes, self.num_classes).cpu()
+        true, predicted, hits = confusion.sum(1).tolist(), confusion.sum(0).tolist(), confusion.diagonal().tolist()
+        return [ClassFigures(*counts) for counts in zip(true, predicted, hits, strict=True)]
 
     def result(self) -> dict[str, Any]:
         """Reduce over ranks and return {samples, top1, top5, loss, macro_f1}; the figures are None without labels.

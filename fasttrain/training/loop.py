@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from fasttrain.base.distributed import sum_over_ranks
 from fasttrain.base.errors import TrainingError
+from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
+from fasttrain.training.fit import is_out_of_memory, too_large
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.requests import Requests, Wishes
 from fasttrain.training.stepper import Stepper
@@ -71,7 +73,8 @@ def train_epoch(
     for batch in loader:
         waited += time.monotonic() - before
         monitor.samples(progress.epoch, batch)
-        stepper.step(batch, progress.epoch * len(loader) + progress.step, progress.loss)
+        if not _step_fits(stepper, batch, progress.epoch * len(loader) + progress.step, progress):
+            raise too_large(stepper, batch)
         progress.step += 1
         lately = progress.step - first
         monitor.step(progress.epoch, progress.step, progress.loss, lately, time.monotonic() - started, waited)
@@ -87,6 +90,17 @@ def train_epoch(
     samples = sum_over_ranks(progress.loss.totals()[1] - earlier).item()
     seconds = time.monotonic() - started
     return EpochFigures(progress.step >= last, wishes, mean_loss, samples / seconds, waited / seconds)
+
+
+def _step_fits(stepper: Stepper, batch: Batch, global_step: int, progress: EpochProgress) -> bool:
+    """Take a step; False if the memory did not suffice for it. (The error is gone then, with the tensors it held.)"""
+    try:
+        stepper.step(batch, global_step, progress.loss)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def _mean_loss(progress: EpochProgress) -> float:

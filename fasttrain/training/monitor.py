@@ -13,6 +13,7 @@ from fasttrain.base.console import PLAIN_LINE_EVERY_S, say
 from fasttrain.base.process import is_main, world_size
 from fasttrain.base.runs import RunFolder
 from fasttrain.loading.batch import Batch
+from fasttrain.training.trackers import Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,8 +74,10 @@ class Monitor:
         steps_per_epoch: int,
         batch_size: int,
         grid: Callable[[Batch], "Figure"] | None = None,
+        make_trackers: Callable[[], list[Tracker]] = list,
     ) -> None:
-        self._run, self._grid = run, grid
+        self._run, self._grid, self._make_trackers = run, grid, make_trackers
+        self._trackers: list[Tracker] = []
         self._epochs, self._steps = epochs, steps_per_epoch
         self._images_per_step = batch_size * world_size()
         self._live: Any = None
@@ -89,6 +92,7 @@ class Monitor:
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self._run.path / "tensorboard"))
+        self._trackers = self._make_trackers()
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -104,6 +108,8 @@ class Monitor:
             self._live.stop()
         if self._board is not None:
             self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def samples(self, epoch: int, batch: Batch) -> None:
         """Record what the model gets to see, for TensorBoard: once, of the first batch that this process trains on."""
@@ -155,10 +161,12 @@ class Monitor:
         if not is_main():
             return
         self._run.append_metrics(record)
-        for key, value in record.items():
-            if key != "epoch" and isinstance(value, int | float):
-                self._board.add_scalar(key, value, record["epoch"])
+        figures = {key: value for key, value in record.items() if key != "epoch" and isinstance(value, int | float)}
+        for key, value in figures.items():
+            self._board.add_scalar(key, value, record["epoch"])
         self._board.flush()
+        for tracker in self._trackers:
+            tracker.log(figures, record["epoch"])
         parts = [f"epoch {record['epoch'] + 1}/{self._epochs}", f"train loss {record['train_loss']:.4f}"]
         if record.get("val_top1") is not None:
             parts.append(f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.4f}")

@@ -29,6 +29,7 @@ from fasttrain.training.pictures import sample_grid
 from fasttrain.training.requests import Requests
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
+from fasttrain.training.trackers import check_trackers, open_trackers
 from fasttrain.training.validation import MAIN, Validation
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
     """
     check_launch()  # before anything that every process would say or do for itself
     check_optimizer(settings.optimizer)
+    check_trackers(settings.trackers)
     folder = RunFolder(settings.out)
     state = _state_to_resume(folder, resume)
     if state is not None:
@@ -143,7 +145,14 @@ class Trainer:
         if is_main():
             self.folder.write_start(settings.model_dump(mode="json"))
             self.folder.drop_metrics_from(position.epoch)
-        monitor = Monitor(self.folder, settings.epochs, len(self.train_loader), settings.batch_size, self._sample_grid)
+        monitor = Monitor(
+            self.folder,
+            settings.epochs,
+            len(self.train_loader),
+            settings.batch_size,
+            self._sample_grid,
+            lambda: open_trackers(settings.trackers, self.folder.path, settings.model_dump(mode="json")),
+        )
         with self.requests.listening(), monitor:
             while position.epoch < settings.epochs:
                 if not position.trained:

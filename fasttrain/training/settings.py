@@ -136,6 +136,7 @@ class TrainSettings(Settings):
         backend, decode, index: of the loader (see `fasttrain.loading.loader.Loader`); with ``ffcv`` validation takes
             ``auto``.
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
+        trackers: ``wandb`` and ``mlflow`` get each epoch's figures, besides ``metrics.jsonl`` and TensorBoard.
         checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
     """
 
@@ -176,6 +177,7 @@ class TrainSettings(Settings):
     decode: Literal["exact", "fast"] = "exact"
     index: bool = True
     on_error: Literal["raise", "skip"] = "raise"
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     sampling: SamplingSettings = SamplingSettings()
     distill: DistillSettings = DistillSettings()

@@ -73,6 +73,11 @@ class Stepper:
         if self.ema is not None:
             self.ema.update(self.module, step=global_step)
 
+    def try_batch(self, batch: Batch) -> None:
+        """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""
+        with self._exchange(False):
+            self._losses(batch).sum().backward()
+
     def _update(self, batch: Batch, samples: Tensor, loss_sum: LaggedLoss) -> None:
         self.optimizer.zero_grad()  # to None, by default; apex takes no argument
         if self.sam_rho > 0:

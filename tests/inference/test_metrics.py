@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import f1_score, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
 from fasttrain.inference.labels import ClassMismatchError, class_map, map_labels
 from fasttrain.inference.metrics import ClassificationMeter
@@ -57,3 +57,16 @@ def test_classes_are_joined_by_name():
     with pytest.raises(ClassMismatchError, match="--classes"):
         class_map(["x", "y", "z"], ["a", "b"], 2)
     assert map_labels(torch.tensor([0, -1, 1]), torch.tensor([2, 0])).tolist() == [2, -1, 0]
+
+
+def test_figures_of_each_class_agree_with_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(60, 4, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    meter = ClassificationMeter(4, "cpu")
+    meter.add(logits, labels, torch.ones(60, dtype=torch.bool))
+    _, recall, f1, support = precision_recall_fscore_support(labels, logits.argmax(1), labels=range(4), zero_division=0)
+    found = meter.per_class()
+    assert [figures.samples for figures in found] == support.tolist()
+    for figures, expected_recall, expected_f1 in zip(found[:3], recall, f1, strict=False):
+        assert (figures.accuracy, figures.f1) == pytest.approx((expected_recall, expected_f1))
+    assert found[3].accuracy is None and found[3].f1 is None and found[3].predicted > 0  # no sample is of this class

@@ -369,3 +369,17 @@ def test_a_resumed_run_has_the_same_mean(settings, tmp_path):
             train(settings(out=str(folder), **changes))
     halves = train(settings(out=str(folder), **changes), resume=True).run / "swa.safetensors"
     assert equal(read_state_dict(whole), read_state_dict(halves))
+
+
+@pytest.mark.parametrize(("room", "words"), [(4, r"but 3 do: --set micro_batch=3"), (0, "not even one does")])
+def test_a_batch_that_does_not_fit_is_answered_with_the_size_that_would(settings, monkeypatch, room, words):
+    real = Stepper._losses
+
+    def losses(self, batch):
+        if len(batch.images) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    monkeypatch.setattr(Stepper, "_losses", losses)
+    with pytest.raises(TrainingError, match=f"6 images do not fit into the memory of cpu at a time, {words}|{words}"):
+        train(settings())
