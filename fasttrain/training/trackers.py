@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ def open_trackers(names: Sequence[str], run: Path, config: dict[str, Any]) -> li
     Args:
         config: the run's settings, nested.
     """
-    kinds = {"wandb": _Wandb, "mlflow": _Mlflow}
+    kinds: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {"wandb": _Wandb, "mlflow": _Mlflow}
     return [kinds[name](run, config) for name in names]
 
 
