@@ -1,7 +1,5 @@
 """The device stage on a CPU: the plain reference against torchvision and Pillow, C++ against the reference."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -15,16 +13,7 @@ from fasttrain.kernels.pixels import Crops, FlatImages, Target
 from . import device_stage_cases as cases
 
 OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
-LEVELS = loading.usable_simd() if loading.loading_available() else []
-needs_native = pytest.mark.skipif(not LEVELS, reason="the native kernels were not built")
-
-
-@pytest.fixture(params=LEVELS)
-def simd(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = loading.current_simd()
-    loading.force_simd(request.param)
-    yield request.param
-    loading.force_simd(before)
+needs_native = pytest.mark.skipif(not loading.loading_available(), reason="the native kernels were not built")
 
 
 # --- the reference ---------------------------------------------------------------------------------------------------
@@ -218,6 +207,6 @@ def test_images_must_lie_in_their_buffer() -> None:
 
 
 def test_one_place_chooses() -> None:
-    assert device_stage.choose(torch.device("cpu")) == ("native" if LEVELS else "plain")
+    assert device_stage.choose(torch.device("cpu")) == ("native" if loading.loading_available() else "plain")
     assert device_stage.choose(torch.device("meta")) == "plain"
     assert device_stage.choose(torch.device("cpu"), torch.float64) == "plain"

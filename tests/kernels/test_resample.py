@@ -25,7 +25,6 @@ from fasttrain.kernels.loading import (
 pytestmark = pytest.mark.skipif(not loading.loading_available(), reason="the native kernels were not built")
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-LEVELS = loading.usable_simd() if loading.loading_available() else []
 
 
 @pytest.fixture
@@ -33,14 +32,6 @@ def pool() -> Iterator[BatchPool]:
     opened = BatchPool(1)
     yield opened
     opened.close()
-
-
-@pytest.fixture(params=LEVELS)
-def simd(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = loading.current_simd()
-    loading.force_simd(request.param)
-    yield request.param
-    loading.force_simd(before)
 
 
 def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
