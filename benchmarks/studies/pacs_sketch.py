@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import timm
@@ -46,24 +47,44 @@ def make_tree(pacs: Path, folder: Path) -> tuple[Path, Path]:
     return train, pacs / "sketch"
 
 
+def fasttrain(*arguments: str) -> dict:
+    """The result of a command."""
+    command = [sys.executable, "-m", "fasttrain.cli.app", *arguments, "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def train_and_evaluate(folder: Path, weights: Path, seed: int, run: Path, *options: str) -> float:
+    """Top-1 on ``test.beton`` of a model trained on ``train.beton``; `options` are for both commands."""
+    settings = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]
+    fasttrain(
+        *("train", "--data", str(folder / "train.beton"), "--model", MODEL, "--out", str(run), "--seed", str(seed)),
+        *("--weights", str(weights), "--weights-match", "order", *settings, *options),
+    )
+    return fasttrain("evaluate", str(run), str(folder / "test.beton"), *options)["top1"]
+
+
+def stored_results(path: Path) -> dict:
+    """What was measured before, with the same settings."""
+    results = json.loads(path.read_text()) if path.exists() else {"settings": SETTINGS, "runs": {}}
+    if results["settings"] != SETTINGS:
+        sys.exit(f"{path} was measured with other settings: {results['settings']}; move it away")
+    return results
+
+
+def print_means(runs: dict, names: Iterable[str]) -> None:
+    """A line for each contestant, over the seeds; `runs` has the top-1 of each by seed and name."""
+    for name in names:
+        values = [run[name] for run in runs.values() if name in run]
+        print(f"{name:10} mean top-1 {statistics.mean(values):.4f}  min {min(values):.4f}  max {max(values):.4f}")
+
+
 def run_fasttrain(train: Path, test: Path, weights: Path, seed: int, folder: Path) -> dict:
     """Build, train and evaluate through the command line; seconds include all three."""
-
-    def fasttrain(*arguments: str) -> dict:
-        command = [sys.executable, "-m", "fasttrain.cli.app", *arguments, "--json"]
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-
     started = time.monotonic()
     for name, source in (("train", train), ("test", test)):
         fasttrain("build", str(source), str(folder / f"{name}.beton"), "--force")
-    run = folder / f"run{seed}"
-    options = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]
-    fasttrain(
-        *("train", "--data", str(folder / "train.beton"), "--model", MODEL, "--out", str(run), "--seed", str(seed)),
-        *("--weights", str(weights), "--weights-match", "order", *options),
-    )
-    result = fasttrain("evaluate", str(run), str(folder / "test.beton"))
-    return {"top1": result["top1"], "seconds": time.monotonic() - started}
+    top1 = train_and_evaluate(folder, weights, seed, folder / f"run{seed}")
+    return {"top1": top1, "seconds": time.monotonic() - started}
 
 
 def run_timm(train: Path, test: Path, weights: Path, seed: int) -> dict:
@@ -138,9 +159,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"settings": SETTINGS, "runs": {}}
-    if results["settings"] != SETTINGS:
-        sys.exit(f"{RESULTS} was measured with other settings: {results['settings']}; move it away")
+    results = stored_results(RESULTS)
     results["machine"] = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, torch {torch.__version__}"
     folder = Path(tempfile.mkdtemp(prefix="pacs_sketch_"))
     try:
@@ -156,9 +175,8 @@ def main() -> None:
             print(seed, run, flush=True)
     finally:
         shutil.rmtree(folder)
-    for name in ("fasttrain", "timm"):
-        values = [run[name]["top1"] for run in results["runs"].values() if name in run]
-        print(f"{name:10} mean top-1 {statistics.mean(values):.4f}  min {min(values):.4f}  max {max(values):.4f}")
+    tops = {seed: {name: part["top1"] for name, part in run.items()} for seed, run in results["runs"].items()}
+    print_means(tops, ("fasttrain", "timm"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> optim.Opt
     Raises:
         ConfigError: there is no such optimizer, it needs something that is not here, or it takes other arguments.
     """
-    kind = find(settings.name.removeprefix(LOOKAHEAD))
+    kind = _kind(settings)
     target, arguments = _target(settings, kind), _arguments(settings, kind)
     decay = kind.weight_decay if settings.weight_decay is None else settings.weight_decay
     groups = parameter_groups(model, decay, settings.layer_decay, settings.head_lr, kind.splits_matrices)
@@ -48,7 +48,7 @@ def check_optimizer(settings: OptimizerSettings) -> None:
     Raises:
         ConfigError: there is no such optimizer, it needs something that is not here, or it takes other arguments.
     """
-    kind = find(settings.name.removeprefix(LOOKAHEAD))
+    kind = _kind(settings)
     _target(settings, kind)
     peak_lr(settings)
 
@@ -59,7 +59,7 @@ def peak_lr(settings: OptimizerSettings) -> float:
     Raises:
         ConfigError: none is given for an optimizer that has no default.
     """
-    default = find(settings.name.removeprefix(LOOKAHEAD)).lr
+    default = _kind(settings).lr
     if settings.lr is None and default is None:
         raise ConfigError(f"optimizer {settings.name} has no learning rate of its own; give --lr")
     return settings.lr if settings.lr is not None else default or 0.0
@@ -67,7 +67,11 @@ def peak_lr(settings: OptimizerSettings) -> float:
 
 def clips_itself(settings: OptimizerSettings) -> bool:
     """Whether the optimizer clips the gradients, so that nothing else should."""
-    return find(settings.name.removeprefix(LOOKAHEAD)).clips
+    return _kind(settings).clips
+
+
+def _kind(settings: OptimizerSettings) -> Kind:
+    return find(settings.name.removeprefix(LOOKAHEAD))
 
 
 def _arguments(settings: OptimizerSettings, kind: Kind) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasttrain.training.optimizers.multi_tensor import MultiTensorOptimizer, Tensors
+from fasttrain.training.optimizers.multi_tensor import MultiTensorOptimizer, Tensors, update_moments
 
 
 class Lamb(MultiTensorOptimizer):
@@ -52,9 +52,7 @@ class Lamb(MultiTensorOptimizer):
         if self.max_grad_norm is not None:
             gradients = list(torch._foreach_div(gradients, self._divisors[gradients[0].device]))
         means, squares = tensors.state("exp_avg"), tensors.state("exp_avg_sq")
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+        update_moments(means, squares, gradients, group["betas"])
         divisors = torch._foreach_sqrt(squares)
         torch._foreach_div_(divisors, (1 - beta2**tensors.step) ** 0.5)
         torch._foreach_add_(divisors, group["eps"])

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,14 @@ class MultiTensorOptimizer(torch.optim.Optimizer):
     def _tensors(self, step: int, parameters: list[Tensor]) -> Tensors:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         return Tensors(step, parameters, gradients, [self.state[parameter] for parameter in parameters])
+
+
+def update_moments(means: list[Tensor], squares: list[Tensor], gradients: list[Tensor], betas: Sequence[float]) -> None:
+    """Take `gradients` into the running averages of themselves and of their squares."""
+    beta1, beta2 = betas
+    torch._foreach_lerp_(means, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
 
 
 def _check(defaults: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasttrain.training.optimizers.multi_tensor import MultiTensorOptimizer, Tensors
+from fasttrain.training.optimizers.multi_tensor import MultiTensorOptimizer, Tensors, update_moments
 
 _MIN_SAMPLES = 5  # of the average, below which its variance is not to be trusted
 
@@ -70,12 +70,9 @@ class RAdam(MultiTensorOptimizer):
         super().__init__(params, defaults)
 
     def _update(self, group: dict[str, Any], tensors: Tensors) -> None:
-        beta1, beta2 = group["betas"]
         gradients = centralised(tensors.gradients) if group["centralise"] else tensors.gradients
         means, squares = tensors.state("exp_avg"), tensors.state("exp_avg_sq")
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        update_moments(means, squares, gradients, group["betas"])
         torch._foreach_mul_(tensors.parameters, 1 - group["lr"] * group["weight_decay"])
         _step(group, tensors, means, squares)
 
