@@ -7,6 +7,7 @@ of Y, Cb and Cr are resized by themselves straight to the size of the view, wher
 import numpy as np
 from typing_extensions import Buffer
 
+from fasttrain.kernels.jpeg import Data, checked_index
 from fasttrain.kernels.loading import Geometry, PixelFormat
 
 try:
@@ -17,7 +18,7 @@ except ImportError:  # installed without a compiler or libjpeg's headers
 Units = tuple[int, int, int, int]  # left, top, right, bottom in MCUs; the last two are not in it
 
 
-def index_jpeg(data: Buffer) -> np.ndarray | None:
+def index_jpeg(data: Data) -> np.ndarray | None:
     """The random-access index of a JPEG, made while its whole entropy code is checked as `check_jpeg` does it.
 
     Returns:
@@ -29,7 +30,7 @@ def index_jpeg(data: Buffer) -> np.ndarray | None:
     Raises:
         ValueError: the stream is damaged or truncated, or no JPEG; the message is the reason.
     """
-    return None if _native is None else _native.index(data)
+    return checked_index(data)[1]
 
 
 class IndexedReader:

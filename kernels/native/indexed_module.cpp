@@ -11,7 +11,6 @@
 
 #include "buffer_view.h"
 #include "indexed_view.h"
-#include "jpeg_check.h"
 #include "libjpeg_planes.h"
 #include "pixel_names.h"
 
@@ -23,16 +22,6 @@ namespace {
 using Entries = py::array_t<std::uint64_t, py::array::c_style | py::array::forcecast>;
 using Numbers = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 using Region = std::array<int, 4>;
-
-py::object make_index(const py::buffer& buffer) {
-  const BufferView view(buffer);
-  ScanIndex index;
-  {
-    const py::gil_scoped_release unlocked;
-    check_jpeg(view.data(), view.size(), &index);
-  }
-  return entries_of(index);
-}
 
 // The way of one sample after the other through the decoder, whose memory is used again.
 class Reader {
@@ -190,7 +179,6 @@ py::object entries_of(const ScanIndex& index) {
 }
 
 void bind_indexed(py::module_& module) {
-  module.def("index", &make_index, py::arg("data"));
   module.def("libjpeg_planes", &libjpeg_planes, py::arg("data"), py::arg("wants_samples"),
              py::arg("eighths"));
   py::class_<Reader>(module, "IndexedReader")
