@@ -18,8 +18,8 @@ from gpu.common import Row, Task, repeated
 NORM, SHARE = 1.0, 1e-4  # largest of the gradients; of the way that averages go
 MODELS = {"ResNet-50": "resnet50", "ViT-B/16": "vit_base_patch16_224"}
 # Reads and writes, of 4 bytes a weight. Clipping reads gradients for their norm, and in torch reads and writes them
-# again; AdamW reads four tensors and writes three; the average reads itself and the weights, and writes itself. Ours
-# read five and write four at once; their LAMB reads four and writes two, then four and two. Other LAMBs are not counted.
+# again; AdamW reads four tensors and writes three; the average reads itself and the weights, and writes itself. Our
+# AdamW reads five and writes four at once; our LAMB reads four and writes two, twice. Other LAMBs are not counted.
 PASSES = {"AdamW of torch": 1 + 2 + 7 + 3, "AdamW, ours": 1 + 5 + 4, "LAMB, ours": 1 + 6 + 6}
 
 

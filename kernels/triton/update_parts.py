@@ -43,7 +43,7 @@ def _address(own, COLUMN: tl.constexpr, TYPE: tl.constexpr):
 def load(pointer, place, end, WHOLE: tl.constexpr):
     """Values from `place` on. Whole blocks are those of aligned tensors: 16 bytes at a time, and no masks."""
     if WHOLE:
-        value = tl.load(tl.multiple_of(pointer, 16) + place)
+        value = tl.load(tl.multiple_of(pointer + place, 16))
     else:
         value = tl.load(pointer + place, mask=place < end, other=0.0)
     return value.to(tl.float32)
@@ -52,7 +52,7 @@ def load(pointer, place, end, WHOLE: tl.constexpr):
 @triton.jit
 def store(pointer, place, value, end, WHOLE: tl.constexpr):
     if WHOLE:
-        tl.store(tl.multiple_of(pointer, 16) + place, value)
+        tl.store(tl.multiple_of(pointer + place, 16), value)
     else:
         tl.store(pointer + place, value, mask=place < end)
 

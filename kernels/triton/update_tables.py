@@ -122,7 +122,8 @@ class Tables:
         return self._kept[-1]
 
     def _send(self, array: np.ndarray, to: Tensor) -> None:
-        to.copy_(upload(array, self.device), non_blocking=True)
+        host = torch.from_numpy(array)
+        to.copy_(host.pin_memory() if self.device.type == "cuda" else host, non_blocking=True)
 
 
 def _lie_alike(one: Tensor, other: Tensor) -> bool:
