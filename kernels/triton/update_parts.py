@@ -130,10 +130,10 @@ def decide_kernel(
 ):
     """The factor of all gradients; and of each tensor whether it moves, its step's number and what follows from it."""
     factor = 1.0
-    awaited = True
+    infinite = tl.zeros([TENSORS], tl.float32)
     if SCALED:
         factor = 1.0 / tl.load(scale)
-        awaited = tl.load(found_inf) == 0.0
+        infinite += tl.load(found_inf)
     if CLIPS:
         total = tl.zeros([BLOCK], tl.float32)
         for start in range(0, chunk_count, BLOCK):
@@ -146,7 +146,7 @@ def decide_kernel(
         number = start + tl.arange(0, TENSORS)
         there = number < tensor_count
         own = tensors + number.to(tl.int64) * ROW
-        moves = there & awaited & (tl.load(own + _GRADIENT, mask=there, other=0) != 0)
+        moves = (infinite == 0.0) & (tl.load(own + _GRADIENT, mask=there, other=0) != 0)
         step = tl.load(steps + number, mask=there, other=0.0) + tl.where(moves, 1.0, 0.0)
         tl.store(steps + number, step, mask=there)
         rate = rates + tl.load(own + _GROUP, mask=there, other=0) * _RATES

@@ -101,7 +101,8 @@ class Tables:
         for number, (value, gradient) in enumerate(zip(self.weights.values, gradients, strict=True)):
             if gradient is not None:
                 usable = self._usable(gradient, value)
-                rows[number, GRADIENT], rows[number, KIND] = usable.data_ptr(), KINDS[usable.dtype]
+                rows[number, GRADIENT] = usable.data_ptr() or 16  # one of an empty tensor, which is never read
+                rows[number, KIND] = KINDS[usable.dtype]
         rows[:, ALIGNED] = (rows[:, VALUE : AVERAGE + 1] % 16 == 0).all(1)
         if not np.array_equal(rows, self._rows):
             self._rows = rows

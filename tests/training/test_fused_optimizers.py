@@ -33,10 +33,10 @@ class Net(torch.nn.Module):
         super().__init__()
         self.stem = torch.nn.Conv2d(3, 5, 3).requires_grad_(False)
         self.norm = torch.nn.BatchNorm2d(5)
-        self.conv = torch.nn.Conv2d(5, 37, 3)
-        self.extra = torch.nn.Linear(37, 37)
-        self.hidden = torch.nn.Linear(37, 300)
-        self.fc = torch.nn.Linear(300, 3)
+        self.conv = torch.nn.Conv2d(5, 12, 3, bias=False)
+        self.extra = torch.nn.Linear(12, 12, bias=False)
+        self.hidden = torch.nn.Linear(12, 90, bias=False)
+        self.fc = torch.nn.Linear(90, 3)
         self.pretrained_cfg = {"classifier": "fc"}
         self.calls = 0
 
@@ -54,7 +54,8 @@ def make_net() -> Net:
 
 
 def settings_of(name: str, **changes: object) -> OptimizerSettings:
-    values = {"name": name, "lr": 0.01, "weight_decay": 0.1, "head_lr": 3.0, "clip_norm": 0.2}
+    """Epsilon is large, or else the rounding of a gradient that is almost zero decides where its weight goes."""
+    values = {"name": name, "lr": 0.01, "weight_decay": 0.1, "head_lr": 3.0, "clip_norm": 0.2, "eps": 1e-3}
     return OptimizerSettings(**{**values, **changes})
 
 
@@ -85,6 +86,15 @@ def train(stepper: Stepper, steps: int, first: int = 0) -> None:
         stepper.step(Batch(*(entry.to(DEVICE) for entry in batch)), step, LaggedLoss(stepper.device))
 
 
+def trainable(net: Net) -> list[torch.Tensor]:
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+
+def loss_of(net: Net, step: int = 0) -> torch.Tensor:
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+    return net(images.to(DEVICE)).square().sum()
+
+
 def assert_alike(ours: torch.nn.Module, theirs: torch.nn.Module, rtol: float = 1e-6, atol: float = 1e-6) -> None:
     others = theirs.state_dict()
     for name, mine in ours.state_dict().items():
@@ -92,13 +102,12 @@ def assert_alike(ours: torch.nn.Module, theirs: torch.nn.Module, rtol: float = 1
 
 
 @on_device
-@pytest.mark.parametrize("buffers", ["average", "copy"])
-@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize(("name", "buffers"), [("adamw", "average"), ("lamb", "copy")])
 def test_training_is_that_with_clipping_and_averaging_of_their_own(name: str, buffers: str) -> None:
     ours, theirs = make_stepper(f"triton:{name}", buffers=buffers), make_stepper(name, buffers=buffers)
     start = make_net()
     assert ours.clip_norm == 0 and len(ours.optimizer.param_groups) == 4
-    for step in range(8):
+    for step in range(6):
         train(ours, 1, step)
         train(theirs, 1, step)
         gradients = [entry.grad for entry in ours.module.parameters() if entry.grad is not None]
@@ -110,16 +119,15 @@ def test_training_is_that_with_clipping_and_averaging_of_their_own(name: str, bu
 
 
 @on_device
-@pytest.mark.parametrize("name", ["triton:adamw", "triton:lamb"])
-def test_a_run_goes_on_from_its_state_to_the_same_bits(name: str) -> None:
-    whole, first, second = make_stepper(name), make_stepper(name), make_stepper(name)
-    train(whole, 7)
-    train(first, 4)
+def test_a_run_goes_on_from_its_state_to_the_same_bits() -> None:
+    whole, first, second = (make_stepper("triton:adamw") for _ in range(3))
+    train(whole, 5)
+    train(first, 3)
     second.module.load_state_dict(first.module.state_dict())
     second.module.calls = first.module.calls
     second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
     second.ema.load_state_dict(first.ema.state_dict())
-    train(second, 3, first=4)
+    train(second, 2, first=3)
     for ours, theirs in ((whole.module, second.module), (whole.ema.module, second.ema.module)):
         assert_alike(ours, theirs, rtol=0, atol=0)
 
@@ -129,17 +137,17 @@ def test_state_is_exchanged_with_torchs_adamw(tmp_path) -> None:
     ours, theirs = make_stepper("triton:adamw"), make_stepper("adamw")
     for begun, goes_on in ((ours, theirs), (theirs, ours)):
         reference = make_stepper("adamw")
-        train(reference, 6)
-        train(begun, 3)
+        train(reference, 4)
+        train(begun, 2)
         torch.save(begun.optimizer.state_dict(), tmp_path / "state")
         saved = torch.load(tmp_path / "state", weights_only=True)
         goes_on.module.load_state_dict(begun.module.state_dict())
         goes_on.module.calls = begun.module.calls
         goes_on.ema.load_state_dict(begun.ema.state_dict())
         goes_on.optimizer.load_state_dict(saved)
-        train(goes_on, 3, first=3)
-        assert_alike(goes_on.module, reference.module, atol=3e-6)
-        assert_alike(goes_on.ema.module, reference.ema.module, atol=3e-6)
+        train(goes_on, 2, first=2)
+        assert_alike(goes_on.module, reference.module)
+        assert_alike(goes_on.ema.module, reference.ema.module)
         ours, theirs = make_stepper("triton:adamw"), make_stepper("adamw")
 
 
@@ -150,10 +158,10 @@ def test_parameters_without_a_gradient_wait_and_count_their_own_steps() -> None:
     stepper.module.calls = 2
     train(stepper, 1)
     assert torch.equal(stepper.module.extra.weight, before)
-    train(stepper, 2, first=1)
+    train(stepper, 1, first=1)
     state = stepper.optimizer.state
-    assert state[stepper.module.extra.weight]["step"] == 2
-    assert state[stepper.module.fc.weight]["step"] == 3
+    assert state[stepper.module.extra.weight]["step"] == 1
+    assert state[stepper.module.fc.weight]["step"] == 2
 
 
 @on_device
@@ -161,16 +169,15 @@ def test_a_grad_scaler_is_obeyed_on_the_device() -> None:
     """Gradients are unscaled, and steps with infinities left out, while averages move on."""
     nets = [make_net() for _ in range(2)]
     averages = [copy.deepcopy(net) for net in nets]
-    ours = FusedAdamW(parameter_groups(nets[0], 0.1), 0.01, max_grad_norm=0.5)
+    ours = FusedAdamW(parameter_groups(nets[0], 0.1), 0.01, eps=1e-3, max_grad_norm=0.5)
     ours.average_into(dict(zip(nets[0].parameters(), averages[0].parameters(), strict=True)))
-    theirs = torch.optim.AdamW(parameter_groups(nets[1], 0.1), 0.01)
+    theirs = torch.optim.AdamW(parameter_groups(nets[1], 0.1), 0.01, eps=1e-3)
     for net, average, optimizer in zip(nets, averages, (ours, theirs), strict=True):
         scaler = torch.amp.GradScaler(DEVICE, init_scale=1024.0, growth_interval=2)
         optimizer.average_decay = 0.75
-        for step in range(6):
-            images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step)).to(DEVICE)
+        for step in range(5):
             optimizer.zero_grad()
-            scaler.scale(net(images).square().sum()).backward()
+            scaler.scale(loss_of(net, step)).backward()
             if step in (0, 3):
                 net.fc.weight.grad[0, 0] = float("inf")
             if optimizer is theirs:
@@ -182,8 +189,8 @@ def test_a_grad_scaler_is_obeyed_on_the_device() -> None:
                 with torch.no_grad():
                     for one, value in zip(average.parameters(), net.parameters(), strict=True):
                         one.lerp_(value, 0.25)
-        assert scaler.get_scale() == 1024.0
-    assert ours.state[nets[0].fc.weight]["step"] == 4
+        assert scaler.get_scale() == 512.0
+    assert ours.state[nets[0].fc.weight]["step"] == 3
     assert_alike(nets[0], nets[1])
     assert_alike(averages[0], averages[1])
 
@@ -192,9 +199,9 @@ def test_a_grad_scaler_is_obeyed_on_the_device() -> None:
 def test_gradients_that_were_unscaled_before_are_not_unscaled_again() -> None:
     nets = [make_net() for _ in range(2)]
     for net, scale in zip(nets, (1.0, 4096.0), strict=True):
-        optimizer = FusedLamb(net.parameters(), 0.01)
+        optimizer = FusedLamb(trainable(net), 0.01)
         scaler = torch.amp.GradScaler(DEVICE, init_scale=scale)
-        scaler.scale(net(torch.ones(2, 3, 8, 8, device=DEVICE)).sum()).backward()
+        scaler.scale(loss_of(net)).backward()
         scaler.unscale_(optimizer)
         scaler.step(optimizer)
     assert_alike(*nets)
@@ -205,8 +212,8 @@ def test_launching_alone_goes_by_what_was_refreshed() -> None:
     """What a captured step does when it is replayed: rates are those of the last refresh."""
     nets = [make_net() for _ in range(2)]
     for net, names in zip(nets, (["step"], ["refresh", "launch"]), strict=True):
-        optimizer = FusedAdamW(net.parameters(), 0.01)
-        net(torch.ones(2, 3, 8, 8, device=DEVICE)).sum().backward()
+        optimizer = FusedAdamW(trainable(net), 0.01)
+        loss_of(net).backward()
         for rate in (0.01, 0.1):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -227,14 +234,14 @@ def test_launching_alone_goes_by_what_was_refreshed() -> None:
 @on_device
 def test_weights_that_move_elsewhere_are_followed() -> None:
     nets = [make_net() for _ in range(2)]
-    optimizers = [FusedAdamW(net.parameters(), 0.01) for net in nets]
-    for step in range(3):
+    optimizers = [FusedAdamW(trainable(net), 0.01, eps=1e-3) for net in nets]
+    for step in range(2):
         for net, optimizer in zip(nets, optimizers, strict=True):
-            if step == 2 and net is nets[1]:
+            if step == 1 and net is nets[1]:
                 net.to(memory_format=torch.contiguous_format)
                 net.fc.weight.data = net.fc.weight.data.clone()
             optimizer.zero_grad()
-            net(torch.ones(2, 3, 8, 8, device=DEVICE)).sum().backward()
+            loss_of(net, step).backward()
             optimizer.step()
     assert_alike(*nets)
 
@@ -256,8 +263,8 @@ def test_a_closure_groups_added_later_and_lookahead() -> None:
     assert weights[0].mean() < 0.9 and weights[1].mean() < 0.9
     stepper = make_stepper("lookahead:triton:adamw")
     reference = make_stepper("lookahead:adamw")
-    train(stepper, 4)
-    train(reference, 4)
+    train(stepper, 2)
+    train(reference, 2)
     assert_alike(stepper.ema.module, reference.ema.module)
 
 
@@ -315,9 +322,9 @@ def test_a_step_never_waits_for_the_device(name: str) -> None:
 @pytest.mark.parametrize("kind", [FusedAdamW, FusedLamb])
 def test_a_captured_launch_sees_the_rates_of_the_last_refresh(kind) -> None:
     nets = [make_net() for _ in range(2)]
-    optimizers = [kind(net.parameters(), 0.01, max_grad_norm=0.5) for net in nets]
+    optimizers = [kind(trainable(net), 0.01, max_grad_norm=0.5) for net in nets]
     for net in nets:
-        net(torch.ones(2, 3, 8, 8, device=DEVICE)).sum().backward()
+        loss_of(net).backward()
     for optimizer in optimizers:
         optimizer.step()
     graph = torch.cuda.CUDAGraph()

@@ -39,7 +39,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._tables: Tables | None = None  # built in the first step, and again when tensors have been replaced
         self._addresses: list[int] = []
         self._averages: dict[Tensor, Tensor] = {}
-        super().__init__(params, defaults)
+        # By this key torch knows that `step` lies on the device, here and where the state is given to its own AdamW.
+        super().__init__(params, {**defaults, "fused": True})
         self.max_grad_norm = max_grad_norm
         self.average_decay = 0.0
         self._check_parameters()
