@@ -79,7 +79,7 @@ def test_what_a_step_decides(capability: int) -> None:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("number", [0, 1])
 def test_updates_read_and_write_vectors(number: int, capability: int) -> None:
-    """Two vectors a thread and tensor, of whole blocks; a gradient in bfloat16 is one. (LLVM may split a loop in two.)"""
+    """Two vectors a thread and tensor, of whole blocks; a gradient in bfloat16 is one. (LLVM may double a loop.)"""
     constants = {"NUMBER": number, "TYPE": update_parts.TYPES[number], "BLOCK": update_parts.VALUES}
     gradient = 2 - number
 

@@ -107,7 +107,7 @@ def test_training_is_that_with_clipping_and_averaging_of_their_own(name: str, bu
     ours, theirs = make_stepper(f"triton:{name}", buffers=buffers), make_stepper(name, buffers=buffers)
     start = make_net()
     assert ours.clip_norm == 0 and len(ours.optimizer.param_groups) == 4
-    for step in range(6):
+    for step in range(4):
         train(ours, 1, step)
         train(theirs, 1, step)
         gradients = [entry.grad for entry in ours.module.parameters() if entry.grad is not None]
@@ -121,23 +121,23 @@ def test_training_is_that_with_clipping_and_averaging_of_their_own(name: str, bu
 @on_device
 def test_a_run_goes_on_from_its_state_to_the_same_bits() -> None:
     whole, first, second = (make_stepper("triton:adamw") for _ in range(3))
-    train(whole, 5)
-    train(first, 3)
+    train(whole, 4)
+    train(first, 2)
     second.module.load_state_dict(first.module.state_dict())
     second.module.calls = first.module.calls
     second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
     second.ema.load_state_dict(first.ema.state_dict())
-    train(second, 2, first=3)
+    train(second, 2, first=2)
     for ours, theirs in ((whole.module, second.module), (whole.ema.module, second.ema.module)):
         assert_alike(ours, theirs, rtol=0, atol=0)
 
 
 @on_device
 def test_state_is_exchanged_with_torchs_adamw(tmp_path) -> None:
-    ours, theirs = make_stepper("triton:adamw"), make_stepper("adamw")
-    for begun, goes_on in ((ours, theirs), (theirs, ours)):
-        reference = make_stepper("adamw")
-        train(reference, 4)
+    reference = make_stepper("adamw")
+    train(reference, 4)
+    for names in (("triton:adamw", "adamw"), ("adamw", "triton:adamw")):
+        begun, goes_on = (make_stepper(name) for name in names)
         train(begun, 2)
         torch.save(begun.optimizer.state_dict(), tmp_path / "state")
         saved = torch.load(tmp_path / "state", weights_only=True)
@@ -148,7 +148,6 @@ def test_state_is_exchanged_with_torchs_adamw(tmp_path) -> None:
         train(goes_on, 2, first=2)
         assert_alike(goes_on.module, reference.module)
         assert_alike(goes_on.ema.module, reference.ema.module)
-        ours, theirs = make_stepper("triton:adamw"), make_stepper("adamw")
 
 
 @on_device
@@ -175,10 +174,10 @@ def test_a_grad_scaler_is_obeyed_on_the_device() -> None:
     for net, average, optimizer in zip(nets, averages, (ours, theirs), strict=True):
         scaler = torch.amp.GradScaler(DEVICE, init_scale=1024.0, growth_interval=2)
         optimizer.average_decay = 0.75
-        for step in range(5):
+        for step in range(4):
             optimizer.zero_grad()
             scaler.scale(loss_of(net, step)).backward()
-            if step in (0, 3):
+            if step == 2:
                 net.fc.weight.grad[0, 0] = float("inf")
             if optimizer is theirs:
                 scaler.unscale_(optimizer)
@@ -189,7 +188,7 @@ def test_a_grad_scaler_is_obeyed_on_the_device() -> None:
                 with torch.no_grad():
                     for one, value in zip(average.parameters(), net.parameters(), strict=True):
                         one.lerp_(value, 0.25)
-        assert scaler.get_scale() == 512.0
+        assert scaler.get_scale() == 1024.0
     assert ours.state[nets[0].fc.weight]["step"] == 3
     assert_alike(nets[0], nets[1])
     assert_alike(averages[0], averages[1])
