@@ -23,3 +23,28 @@ def run_in_interpreter(file: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
+
+
+def _patch_once_a_launch() -> None:
+    """Have the interpreter prepare each function that a kernel calls once a launch and not once a call, which is slow."""
+    from triton.runtime import interpreter
+
+    patch, launch = getattr(interpreter, "_patch_lang", None), interpreter.GridExecutor.__call__
+    prepared: set[object] = set()
+
+    def patch_once(function: object) -> object:
+        if function not in prepared:
+            prepared.add(function)
+            return patch(function)
+        return None
+
+    def launch_anew(self: object, *args: object, **kwargs: object) -> None:
+        prepared.clear()  # what a launch has patched it restores at its end
+        launch(self, *args, **kwargs)
+
+    if patch is not None:
+        interpreter._patch_lang, interpreter.GridExecutor.__call__ = patch_once, launch_anew
+
+
+if INTERPRETED:
+    _patch_once_a_launch()
