@@ -26,7 +26,7 @@ def run_in_interpreter(file: str) -> None:
 
 
 def _patch_once_a_launch() -> None:
-    """Have the interpreter prepare each function that a kernel calls once a launch and not once a call, which is slow."""
+    """Have the interpreter prepare each function that a kernel calls once a launch; else it does so with every call."""
     from triton.runtime import interpreter
 
     patch, launch = getattr(interpreter, "_patch_lang", None), interpreter.GridExecutor.__call__
