@@ -117,8 +117,9 @@ class TrainSettings(Settings):
         amp: ``auto`` is bf16 on CUDA and off on CPU.
         channels_last: memory format of the model.
         tf32: float32 products and convolutions of a GPU may round their factors to 10 bits, several times as fast.
-        compile: mode of torch.compile, which takes a minute or more at the start; ``reduce-overhead`` replays CUDA
-            graphs.
+        compile: mode of torch.compile, which takes a minute or more at the start. It compiles the model; loss, clipping
+            and optimizer stay outside. ``reduce-overhead`` and ``max-autotune`` replay the model's passes as CUDA
+            graphs, whose gradients cannot be added up (torch issue 169545), so not with `micro_batch`.
         micro_batch: images that pass through the model at a time, where a batch is too large for the memory.
         grad_checkpointing: compute activations anew in the backward pass: less memory, a third more time.
         freeze: shell patterns of parameter names that do not learn (``stem.*``).
@@ -203,6 +204,16 @@ class TrainSettings(Settings):
     def _swa_begins_in_the_run(self) -> "TrainSettings":
         if self.swa_start is not None and self.swa_start > self.epochs:
             raise ValueError(f"swa_start {self.swa_start} lies behind the last of {self.epochs} epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _replayed_gradients_are_not_added_up(self) -> "TrainSettings":
+        parts = self.micro_batch is not None and self.micro_batch < self.batch_size
+        if parts and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile {self.compile} replays CUDA graphs, which overwrite the gradients that micro_batch adds up; "
+                "with micro_batch take compile=default"
+            )
         return self
 
     @field_validator("extra_val")
