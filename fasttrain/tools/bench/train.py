@@ -27,9 +27,13 @@ OPTIMIZERS = ("sgd", "adamw")
 AMPS = ("off", "bf16")
 UNCOUNTED = 8
 MOMENTUM = 0.9
+TRAIN_PY_BATCH_SIZE = 128  # the default of timm's train.py
 LEARNED = 0.1  # of the first loss: by so much the others' has to fall before one that does not learn can be told
 LEAST_SHARE = 0.25  # of the others' fall, to be had by each
-TIMM_BATCH_SIZE = 128  # the default of timm's train.py
+OWN_BATCH_SIZES = {
+    "fasttrain-defaults": int(TrainSettings.model_fields["batch_size"].default),
+    "timm-defaults": TRAIN_PY_BATCH_SIZE,
+}
 OWN_SETTINGS = {
     "fasttrain-defaults": (
         "AdamW at 5e-4, weight decay 0.05, one epoch of warm-up, a cosine for each step, batches of 64, channels-last, "
@@ -96,10 +100,10 @@ class TrainBench:
 def bench_train(source: Path, settings: TrainBench | None = None) -> dict[str, Any]:
     """Train a model on the images of `source`, all contestants in turns, each time in a fresh process.
 
-    They have the same weights to start from, images, views (RandomResizedCrop, mirror, normalisation), precision, memory
-    format, batch size, optimizer, learning rate of each step, steps and threads, and warm page caches; ours reads a
-    `.beton`, made before, the others the same JPEG bytes. The clock runs in the epochs and not between them (see
-    `Watch`). What they did is checked, so that nobody wins by not learning: number and size of the steps, learning
+    They have the same weights to start from, images, views (RandomResizedCrop, mirror, normalisation), precision,
+    memory format, batch size, optimizer, learning rate of each step, steps and threads, and warm page caches; ours
+    reads a `.beton`, made before, the others the same JPEG bytes. The clock runs in the epochs and not between them
+    (see `Watch`). What they did is checked, so that nobody wins by not learning: number and size of the steps, learning
     rates, weights, logits, the top-1 that they found, and how far the loss fell beside the others'. Those with
     ``-defaults`` in their name train with their own settings for as many epochs.
 
@@ -121,9 +125,8 @@ def bench_train(source: Path, settings: TrainBench | None = None) -> dict[str, A
         short = [f"{entrant.name}: {_too_short(job)}" for entrant, job in jobs if job.steps <= job.uncounted]
         entered = [(entrant, job) for entrant, job in jobs if job.steps > job.uncounted]
         if not entered:
-            raise ConfigError(
-                f"{_too_short(base)}; use more images or epochs, or a smaller --batch-size or --uncounted"
-            )
+            remedy = "use more images or epochs, or a smaller --batch-size or --uncounted"
+            raise ConfigError(f"{_too_short(jobs[0][1])}; {remedy}")
         contestants = [_contestant(entrant, job, folder) for entrant, job in entered]
         outcomes = interleaved(contestants, settings.rounds, settings.timeout_s)
     group = [(entrant, outcome) for (entrant, _), outcome in zip(entered, outcomes, strict=True)]
@@ -243,14 +246,13 @@ def job_of(base: TrainJob, entrant: Entrant) -> TrainJob:
     """The job of one contestant."""
     if DEFAULTS not in entrant.works:
         return replace(base, function=entrant.function)
-    own = TrainSettings.model_fields["batch_size"].default if entrant.ours else TIMM_BATCH_SIZE
-    return replace(base, function=entrant.function, settings=DEFAULTS, batch_size=own)
+    return replace(base, function=entrant.function, settings=DEFAULTS, batch_size=OWN_BATCH_SIZES[entrant.name])
 
 
 def _too_short(job: TrainJob) -> str:
     return (
-        f"{job.images} images in batches of {job.batch_size} are {job.steps} steps in {job.epochs} epochs, and the first "
-        f"{job.uncounted} are not counted"
+        f"{job.images} images in batches of {job.batch_size} are {job.steps} steps in {job.epochs} epochs, and the "
+        f"first {job.uncounted} are not counted"
     )
 
 

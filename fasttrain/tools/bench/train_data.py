@@ -26,8 +26,8 @@ def labelled(source: Path) -> SampleList:
     without = np.flatnonzero(samples.labels < 0)
     if len(without):
         raise ConfigError(
-            f"{source}: {samples.ids[without[0]]!r} and {len(without) - 1} others have no class; to train, give a folder "
-            "with one sub-folder a class, or a list with labels"
+            f"{source}: {samples.ids[without[0]]!r} and {len(without) - 1} others have no class; to train, give a "
+            "folder with one sub-folder a class, or a list with labels"
         )
     return samples
 

@@ -27,9 +27,8 @@ _log = logging.getLogger("train")
 
 @dataclass(frozen=True)
 class Defaults:
-    """Those of train.py's options, timm 1.0."""
+    """Those of train.py's options, timm 1.0; the batch size stands in the job."""
 
-    batch_size: int = 128
     lr_base: float = 0.1  # at `lr_base_size` images a step, in proportion to them for SGD
     lr_base_size: int = 256
     weight_decay: float = 2e-5
