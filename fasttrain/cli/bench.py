@@ -239,7 +239,7 @@ def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     further = [column for column in _COLUMNS if any(entry.get(column[0]) is not None for entry in results)]
     rows = []
     for entry in results:
-        row = [entry["name"], *(str(entry[key]) for key in labels)]
+        row = [entry["name"], *(str(entry.get(key, "")) for key in labels)]
         if "error" in entry:
             rows.append([*row, entry["error"], *[""] * (2 + len(further))])
             continue

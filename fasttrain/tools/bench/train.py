@@ -259,7 +259,9 @@ def _too_short(job: TrainJob) -> str:
 def _contestant(entrant: Entrant, job: TrainJob, folder: Path) -> Contestant:
     path = folder / f"{entrant.name}.json"
     job.write(path)
-    labels = {"work": "fit", "settings": job.settings, "source": entrant.source, "threads": job.threads}
+    labels: dict[str, Any] = {"work": "fit", "settings": job.settings, "source": entrant.source}
+    if job.settings == EQUAL:
+        labels["threads"] = job.threads
     return Contestant(entrant.name, labels, python_command("fasttrain.tools.bench.train_run", path), "images/s")
 
 

@@ -26,7 +26,7 @@ from fasttrain.tools.bench.train_job import TrainJob
 from fasttrain.tools.bench.train_watch import Watch
 
 
-class Classifier(lightning.LightningModule):  # type: ignore[misc]
+class Classifier(lightning.LightningModule):
     """The model, its loss, optimizer and schedule."""
 
     def __init__(self, job: TrainJob) -> None:
@@ -54,7 +54,7 @@ class Classifier(lightning.LightningModule):  # type: ignore[misc]
         return images.contiguous(memory_format=torch.channels_last) if self.job.channels_last else images
 
 
-class Watching(lightning.Callback):  # type: ignore[misc]
+class Watching(lightning.Callback):
     """Tells the `Watch`."""
 
     def __init__(self, watch: Watch) -> None:

@@ -46,7 +46,7 @@ def precision(job: TrainJob) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(job.device).type, torch.bfloat16, enabled=job.amp == "bf16")
 
 
-class NumberedFolder(datasets.ImageFolder):  # type: ignore[misc]
+class NumberedFolder(datasets.ImageFolder):
     """torchvision's ImageFolder; the folders' names are the labels, so that one which is missing shifts none."""
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
