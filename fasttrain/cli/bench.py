@@ -196,13 +196,11 @@ _COLUMNS = (
     ("peak_bytes", "peak, MB", 1e-6, 0),
     ("psnr_mean", "PSNR, dB", 1.0, 1),
     ("peak_gpu_bytes", "GPU, MB", 1e-6, 0),
-    ("train_s", "training, s", 1.0, 1),
-    ("validation_s", "validation, s", 1.0, 1),
-    ("target_s", "to the target, s", 1.0, 1),
-    ("loss", "last loss", 1.0, 3),
-    ("top1", "top-1", 1.0, 4),
+    ("target_s", "target, s", 1.0, 1),
+    ("loss", "loss", 1.0, 2),
+    ("top1", "top-1", 1.0, 3),
 )
-_LABELS = ("work", "settings", "source", "threads")
+_LABELS = ("work", "source", "threads")
 
 
 def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
@@ -228,18 +226,19 @@ def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
         threads = f", {entry['threads']} threads" if "threads" in entry else ""
         fastest = " (the fastest peer)" if entry.get("fastest_peer") else ""
         spread = f"rounds {entry['min']:.2f} to {entry['max']:.2f}"
-        further = f", {entry['to_target']:.2f} times as soon at the target" if "to_target" in entry else ""
+        further = f", {entry['to_target']:.2f} times as fast to the target" if "to_target" in entry else ""
         further += f", top-1 {entry['top1_difference']:+.4f}" if "top1_difference" in entry else ""
         print(f"{entry['ours']} / {entry['theirs']}{fastest}{where}{threads}: {entry['ratio']:.2f} ({spread}){further}")
 
 
 def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: labels only where they differ, figures only where somebody has them."""
-    labels = [key for key in _LABELS if len({entry.get(key) for entry in results}) > 1]
+    shared = [key for key in _LABELS if all(key in entry for entry in results)]
+    labels = [key for key in shared if len({entry[key] for entry in results}) > 1]
     further = [column for column in _COLUMNS if any(entry.get(column[0]) is not None for entry in results)]
     rows = []
     for entry in results:
-        row = [entry["name"], *(str(entry.get(key, "")) for key in labels)]
+        row = [entry["name"], *(str(entry[key]) for key in labels)]
         if "error" in entry:
             rows.append([*row, entry["error"], *[""] * (2 + len(further))])
             continue
