@@ -60,7 +60,7 @@ class FfcvBackend:
     def __init__(self, dataset: ImageDataset, threads: int, view: View) -> None:
         _refuse_others(dataset, view)
         self._path, self._threads, self._view = dataset.name, threads, view
-        self._pipeline: _Pipeline | None = None  # of the batch size at hand; compiled at its first batch
+        self._pipeline: _Pipeline | None = None  # of the sizes at hand; compiled at their first batch
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-ffcv")
 
     def submit(
@@ -78,8 +78,9 @@ class FfcvBackend:
         if not wanted.any():
             return
         with _one_at_a_time, _torch_threads_kept():
-            if self._pipeline is None or self._pipeline.capacity < len(plan.samples):
-                self._pipeline = _Pipeline(self._path, self._view, len(plan.samples), self._threads)
+            if self._pipeline is None or not self._pipeline.suits(plan):
+                view = self._view.model_copy(update={"size": plan.size})
+                self._pipeline = _Pipeline(self._path, view, len(plan.samples), self._threads)
             for pixels in out.unflatten(0, (plan.views, -1)):
                 pixels[torch.from_numpy(wanted)] = self._pipeline.run(plan.samples[wanted])
 
@@ -105,7 +106,7 @@ class _Pipeline:
     """FFCV's pipeline for the images of a file, called batch by batch."""
 
     def __init__(self, path: str, view: View, capacity: int, threads: int) -> None:
-        self.capacity = capacity
+        self._capacity, self._size = capacity, view.size
         handlers = Reader(path).handlers
         image = next(name for name, handler in handlers.items() if isinstance(handler, RGBImageField))
         loader = FfcvLoader(
@@ -120,6 +121,10 @@ class _Pipeline:
             batches_ahead=-1,  # memory for two more than this: each batch is copied before the next one is made
         )
         self._iterator = _Unstarted(loader, [])
+
+    def suits(self, plan: BatchPlan) -> bool:
+        """Whether it can make the images of a plan."""
+        return self._size == plan.size and self._capacity >= len(plan.samples)
 
     def run(self, rows: np.ndarray) -> Tensor:
         """(n, size, size, 3) uint8 of `rows`, valid until the next call."""

@@ -168,7 +168,7 @@ def test_a_run_killed_twenty_times_ends_in_the_same_bits(settings, colour_tree, 
     """Killed at random moments, each time with SIGKILL; the state is saved after every step or two."""
     chosen = settings(epochs=3, val=str(colour_tree), ema=0.5, threads=1, checkpoint_minutes=1e-4)
     driver = Path(__file__).with_name("kill_driver.py")
-    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path)]
+    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path), "20"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
