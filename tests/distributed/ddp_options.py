@@ -2,7 +2,7 @@
 
     [torchrun …] ddp_options.py OUT CASES_JSON
 
-A case is {"micro_batch": …, "ddp": {…}}. All ranks together see batches of `GLOBAL_BATCH` samples, whatever their
+A case is {"micro_batch": …, "sam_rho": …, "ddp": {…}}. All ranks together see batches of `GLOBAL_BATCH` samples, whatever their
 number. The weights of a case go to OUT/NAME.safetensors; the main rank prints one JSON object about each.
 """
 
@@ -41,8 +41,8 @@ def own_part(step: int) -> Batch:
     return Batch(images[own], labels[own], labels[own], torch.ones(count, dtype=torch.bool))
 
 
-def take_steps(case: dict[str, Any]) -> tuple[Stepper, list[str]]:
-    """A model after `STEPS` steps, and the type of each message that its gradients were sent in."""
+def take_steps(case: dict[str, Any]) -> tuple[Stepper, list[tuple[str, int]]]:
+    """A model after `STEPS` steps, and type and length of each message that its gradients were sent in."""
     torch.manual_seed(0)
     module = create_model("test_vit", 3, size=32)  # no statistics of batches
     options = DdpSettings.model_validate(case.get("ddp", {}))
@@ -62,11 +62,11 @@ def take_steps(case: dict[str, Any]) -> tuple[Stepper, list[str]]:
         sam_rho=case.get("sam_rho", 0.0),
     )
     stepper.train()
-    sent: list[str] = []
+    sent: list[tuple[str, int]] = []
     real = distributed.all_gather
 
     def all_gather(parts: Any, mine: torch.Tensor, **options: Any) -> Any:
-        sent.append(str(mine.dtype))
+        sent.append((str(mine.dtype), mine.numel()))
         return real(parts, mine, **options)
 
     distributed.all_gather = all_gather  # type: ignore[assignment]
@@ -84,8 +84,13 @@ def main() -> None:
         for name, case in cases.items():
             stepper, sent = take_steps(case)
             gradients = [weight.grad for weight in stepper.module.parameters() if weight.grad is not None]
-            storages = {gradient.untyped_storage().data_ptr() for gradient in gradients}
-            report[name] = {"sent": sent, "gradients": len(gradients), "storages": len(storages)}
+            report[name] = {
+                "types": sorted({kind for kind, _ in sent}),
+                "sent": sum(length for _, length in sent),
+                "size": sum(gradient.numel() for gradient in gradients),
+                "gradients": len(gradients),
+                "storages": len({gradient.untyped_storage().data_ptr() for gradient in gradients}),
+            }
             if is_main():
                 save_file(stepper.module.state_dict(), out / f"{name}.safetensors")
     if is_main():

@@ -13,7 +13,6 @@ from fasttrain.base.config import Settings, load_settings
 from fasttrain.base.errors import ConfigError, LoaderError
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import ImageDataset
-from fasttrain.loading.optional import why_absent
 from fasttrain.loading.per_epoch import EpochRule, EpochShape, Ramp, Stages
 from fasttrain.loading.views import eval_view, train_view
 
@@ -115,22 +114,13 @@ def test_each_epoch_is_that_of_a_loader_of_its_sizes(backend: str, rest: str, ke
             assert equal(passed, plain(keep_beton, epoch, backend=backend, rest=rest))
 
 
-def test_ffcv_makes_a_pipeline_for_each_size(keep_beton: Path) -> None:
-    if (reason := why_absent("ffcv")) is not None:
-        pytest.skip(reason)
-    with changing(keep_beton, backend="ffcv") as loader:
-        for epoch, (size, batch) in enumerate(zip(SIZES, BATCHES, strict=True)):
-            passed, expected = list(loader), plain(keep_beton, epoch, backend="portable")
-            assert {tuple(one.images.shape) for one in passed} == {(batch, 3, size, size)}
-            assert [one.ids.tolist() for one in passed] == [one.ids.tolist() for one in expected]
-
-
 @each_keeping_backend
 def test_images_in_a_devices_memory_stay_there(backend: str, keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [plain(keep_beton, epoch) for epoch in range(len(SIZES))]
     with with_resident(changing(keep_beton), backend) as loader:
         forbid_decoding(loader, monkeypatch)
-        for epoch in range(len(SIZES)):
-            for mine, theirs in zip(loader, plain(keep_beton, epoch), strict=True):
+        for reference in expected:
+            for mine, theirs in zip(loader, reference, strict=True):
                 assert mine.images.shape == theirs.images.shape and torch.equal(mine.ids, theirs.ids)
                 assert (mine.images - theirs.images).abs().mean() < 0.02
 
