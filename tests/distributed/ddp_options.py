@@ -2,8 +2,8 @@
 
     [torchrun …] ddp_options.py OUT CASES_JSON
 
-A case is {"micro_batch": …, "sam_rho": …, "ddp": {…}}. All ranks together see batches of `GLOBAL_BATCH` samples, whatever their
-number. The weights of a case go to OUT/NAME.safetensors; the main rank prints one JSON object about each.
+A case is {"micro_batch": …, "sam_rho": …, "ddp": {…}}. All ranks together see batches of `GLOBAL_BATCH` samples,
+whatever their number. The weights of a case go to OUT/NAME.safetensors; the main rank prints one JSON object of all.
 """
 
 import json

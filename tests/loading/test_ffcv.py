@@ -101,7 +101,7 @@ def test_one_pipeline_serves_all_sizes(keep_beton: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(ffcv.FfcvLoader, "generate_code", lambda self: made.append(1) or real(self))
     sizes, counts = (24, 40, 17, 17, 24), (6, 4, 9, 20, 3)
     with Loader(keep_beton, counts.__getitem__, size=sizes.__getitem__, view=EVAL, backend="ffcv", threads=1) as loader:
-        for epoch, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        for size, count in zip(sizes, counts, strict=True):
             ours = list(loader)
             assert {tuple(batch.images.shape) for batch in ours} == {(count, 3, size, size)}
             view = EVAL.model_copy(update={"size": size})
