@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,12 +46,20 @@ def _known_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
     """Dotted names of all settings of `cls`, nested ones included."""
     keys = []
     for name, field in cls.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            keys += _known_keys(nested, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
+        key = prefix + (field.alias or name)
+        groups = _groups(field.annotation)
+        for group in groups:
+            keys += _known_keys(group, f"{key}.")
+        if not groups:
+            keys.append(key)
     return keys
+
+
+def _groups(annotation: Any) -> list[type[Settings]]:
+    """The groups of settings that a value may be."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, Settings) else []
+    return [group for part in get_args(annotation) for group in _groups(part)]
 
 
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a loader asks of a backend, and which one it takes."""
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasttrain.base.errors import LoaderError
+from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.optional import install, why_absent
 from fasttrain.loading.plan import BatchPlan
@@ -21,7 +22,7 @@ class Circumstances:
 
     Attributes:
         threads: decoding threads.
-        view: of all batches.
+        view: of all batches; only its size may be another in a plan.
         stream: of the GPU that the images go to, None where they stay on the CPU.
         fast: decode faster and less exactly, where the backend knows a way.
         index: decode JPEGs by their random-access index where they have one and the backend knows that way.
@@ -52,6 +53,20 @@ class Filling(Protocol):
 
     def cancel(self) -> None:
         """Drop what has not begun."""
+
+
+def image_error_of(error: Exception, dataset: ImageDataset, row: int) -> ImageError:
+    """`error`, that a filling gave for the sample of `row`, if it is the image's fault.
+
+    Raises:
+        LoaderError: it is not.
+    """
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, CancelledError):
+        raise LoaderError("the loader was closed while its batches were being read")
+    name = dataset.string_ids(np.array([row]))[0]
+    raise LoaderError(f"a loader thread failed on sample {name!r} of {dataset.name}: {error}") from error
 
 
 class Backend(Protocol):

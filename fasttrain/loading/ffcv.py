@@ -60,7 +60,7 @@ class FfcvBackend:
     def __init__(self, dataset: ImageDataset, threads: int, view: View) -> None:
         _refuse_others(dataset, view)
         self._path, self._threads, self._view = dataset.name, threads, view
-        self._pipeline: _Pipeline | None = None  # of the batch size at hand; compiled at its first batch
+        self._pipeline: _Pipeline | None = None  # compiled at the first batch
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-ffcv")
 
     def submit(
@@ -78,8 +78,9 @@ class FfcvBackend:
         if not wanted.any():
             return
         with _one_at_a_time, _torch_threads_kept():
-            if self._pipeline is None or self._pipeline.capacity < len(plan.samples):
-                self._pipeline = _Pipeline(self._path, self._view, len(plan.samples), self._threads)
+            if self._pipeline is None:
+                self._pipeline = _Pipeline(self._path, self._view, self._threads)
+            self._pipeline.make_room(len(plan.samples), plan.size)
             for pixels in out.unflatten(0, (plan.views, -1)):
                 pixels[torch.from_numpy(wanted)] = self._pipeline.run(plan.samples[wanted])
 
@@ -104,25 +105,33 @@ class FfcvFilling:
 class _Pipeline:
     """FFCV's pipeline for the images of a file, called batch by batch."""
 
-    def __init__(self, path: str, view: View, capacity: int, threads: int) -> None:
-        self.capacity = capacity
+    def __init__(self, path: str, view: View, threads: int) -> None:
         handlers = Reader(path).handlers
         image = next(name for name, handler in handlers.items() if isinstance(handler, RGBImageField))
-        loader = FfcvLoader(
+        self._decoder, *others = _operations(view)
+        self._loader = FfcvLoader(
             path,
-            batch_size=capacity,
+            batch_size=1,
             num_workers=threads,
             os_cache=True,
             # None leaves a field out.
-            pipelines={**dict.fromkeys(handlers), image: [*_operations(view), ToTensor()]},
+            pipelines={**dict.fromkeys(handlers), image: [self._decoder, *others, ToTensor()]},
             indices=np.zeros(1, np.uint64),
             drop_last=False,
             batches_ahead=-1,  # memory for two more than this: each batch is copied before the next one is made
         )
-        self._iterator = _Unstarted(loader, [])
+        self._iterator: _Unstarted | None = None
+
+    def make_room(self, count: int, size: int) -> None:
+        """Have memory for `count` images of `size` pixels. What was compiled serves all sizes."""
+        if self._iterator is not None and count <= self._loader.batch_size and self._decoder.output_size[0] == size:
+            return
+        self._loader.batch_size, self._decoder.output_size = count, (size, size)
+        self._iterator = _Unstarted(self._loader, [])
 
     def run(self, rows: np.ndarray) -> Tensor:
-        """(n, size, size, 3) uint8 of `rows`, valid until the next call."""
+        """(n, size, size, 3) uint8 of `rows`, valid until the next call; there must be room for them."""
+        assert self._iterator is not None
         pixels: Tensor = self._iterator.run_pipeline(0, rows.astype(np.uint64), 0, None)[0]
         return pixels
 

@@ -3,7 +3,6 @@
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -15,13 +14,15 @@ import xxhash
 from fasttrain.base import process
 from fasttrain.base.console import say
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.loading.backend import Circumstances, Filling, choose_backend
+from fasttrain.loading.backend import Circumstances, Filling, choose_backend, image_error_of
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset
 from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
+from fasttrain.loading.per_epoch import EpochShape, EpochShapes, PerEpoch, value_of
 from fasttrain.loading.planner import PlannedBatch, Planner
+from fasttrain.loading.position import stored_position
 from fasttrain.loading.resident import ResidentDataset
 from fasttrain.loading.resident_backend import ResidentBackend, check_resident
 from fasttrain.loading.sampler import Partition, Rest
@@ -49,8 +50,11 @@ class Loader:
 
     Args:
         data: a `.beton` file, a folder or list of images, or several of them as one data set.
-        batch_size: samples a batch and rank.
+        batch_size: samples a batch and rank; or a function that gives it for each epoch, counted from 0.
         view: `train_view` or `eval_view`; ``train_view(224)`` if None.
+        size: the side of the images in pixels, where it changes from epoch to epoch: a function of the epoch, that
+            stands for the view's. Like that of `batch_size` it must give the same on every rank.
+            `fasttrain.loading.per_epoch` has a ramp and stages. Data set, threads and what lies in memory stay.
         order: ``random``, ``windowed`` or ``sequential``; by default the first for a train view, the last for an eval
             view. ``windowed`` is random too, but reads `window` pages of the file at a time, for files that do not fit
             into memory. What each means for the last batch and for several ranks: see
@@ -90,7 +94,7 @@ class Loader:
             48; without the index 57 and 57.
 
     Attributes:
-        dataset, view, device, batch_size: as given.
+        dataset, view, device: as given.
         class_names: names of the labels, None if unknown.
         num_samples: samples of an epoch: of the data set or of `indices`, or `Sampling.draws`.
         memory_plan: what `memory_budget` came to, None without one.
@@ -103,9 +107,10 @@ class Loader:
     def __init__(
         self,
         data: Data,
-        batch_size: int,
+        batch_size: int | PerEpoch,
         *,
         view: View | None = None,
+        size: PerEpoch | None = None,
         order: Order | None = None,
         window: int = 64,
         rest: Rest = "drop",
@@ -139,7 +144,7 @@ class Loader:
         if views > 1 and not isinstance(self.view, TrainView):
             raise LoaderError("an eval view is the same each time; use views with a train view")
         self.device = torch.device(device)
-        self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
+        self.seed, self.on_error = seed, on_error
         self.skipped: list[tuple[str, str]] = []
         self._skipped_rows: set[int] = set()
         self._prefetch, self._window = prefetch, window
@@ -157,14 +162,16 @@ class Loader:
             weights = sampling.weights_of(self.dataset, self._rows)
             if order == "sequential" and (weights is not None or rest != "drop"):
                 raise LoaderError("the sequential order gives each sample once; leave sampling and rest out")
-            self._partition = Partition(
+            batch_sizes = batch_size if callable(batch_size) else None
+            partition = Partition(
                 samples=len(self._rows) if sampling.draws is None else sampling.draws,
-                batch_size=batch_size,
+                batch_size=value_of(batch_size, 0, "batch_size") if callable(batch_size) else batch_size,
                 order=order,
                 rank=process.rank() if rank is None else rank,
                 world=process.world_size() if world is None else world,
                 rest=rest,
             )
+            self._shapes = EpochShapes(self.view, partition, size, batch_sizes)
             made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast", index)
             if resident is None:
                 self._backend = make_backend(made_for)
@@ -175,7 +182,7 @@ class Loader:
             raise
         self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
         self._planner = Planner(
-            self.dataset, self._rows, weights, self._partition, self.view, seed, on_error == "skip", self._window, views
+            self.dataset, self._rows, weights, partition, self.view, seed, on_error == "skip", self._window, views
         )
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         # Threads must not outlive a loader that was never closed.
@@ -211,16 +218,31 @@ class Loader:
 
     @property
     def num_samples(self) -> int:
-        return self._partition.samples
+        return self._shapes.partition.samples
 
     def __len__(self) -> int:
-        """Batches an epoch: constant, and the same on every rank."""
-        return self._partition.steps
+        """Batches of the epoch that the next ``iter`` begins, the same on every rank; all epochs have as many, unless
+        the batch size changes."""
+        return self.shape_of(self._start[0]).steps
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a batch and rank, in the epoch that the next ``iter`` begins."""
+        return self.shape_of(self._start[0]).batch_size
 
     @property
     def steps_left(self) -> int:
         """Batches of the pass that the next ``iter`` begins: fewer than ``len`` after `load_state_dict`."""
-        return self._partition.steps_from(self._start[1])
+        epoch, offset = self._start
+        return self._shapes.partition_of(epoch).steps_from(offset)
+
+    def shape_of(self, epoch: int) -> EpochShape:
+        """Size of images and batches, and number of batches, in an epoch.
+
+        Raises:
+            LoaderError: `size` or `batch_size` gives nothing that is possible.
+        """
+        return self._shapes.of(epoch)
 
     @property
     def labels(self) -> np.ndarray:
@@ -266,10 +288,11 @@ class Loader:
 
     def _identity(self) -> dict[str, Any]:
         """What the order of an epoch depends on."""
+        order = self._shapes.partition.order
         return {
             "fingerprint": self.dataset.fingerprint,
             "rows": xxhash.xxh3_64_hexdigest(self._rows.tobytes()),
-            "order": self._partition.order + (f" {self._window}" if self._partition.order == "windowed" else ""),
+            "order": order + (f" {self._window}" if order == "windowed" else ""),
             "seed": self.seed,
             "sampling": None if self._weights_digest is None else f"{self._weights_digest} {self.num_samples}",
         }
@@ -280,16 +303,7 @@ class Loader:
         Raises:
             LoaderError: it was taken on another data set, order, sampling or seed, or is no state of a loader.
         """
-        names = {"fingerprint": "data set", "rows": "choice of samples"}
-        for key, value in self._identity().items():
-            if state.get(key) != value:
-                raise LoaderError(
-                    f"the loader's state was taken with another {names.get(key, key)}; resume with the same one"
-                )
-        epoch, offset = state.get("epoch"), state.get("offset")
-        if not (isinstance(epoch, int) and isinstance(offset, int) and epoch >= 0 and 0 <= offset <= self.num_samples):
-            raise LoaderError(f"the loader's state is damaged: epoch {epoch!r}, offset {offset!r}")
-        self._position = self._start = (epoch, offset)
+        self._position = self._start = stored_position(state, self._identity(), self.num_samples)
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -304,7 +318,8 @@ class Loader:
         return self._batches(epoch, offset)
 
     def _batches(self, epoch: int, offset: int) -> Iterator[Batch]:
-        planned = self._planner.epoch(epoch, offset)
+        partition = self._shapes.partition_of(epoch)
+        planned = self._planner.adapted(partition, self._shapes.view_of(epoch)).epoch(epoch, offset)
         in_flight: deque[_InFlight] = deque()
         try:
             while True:
@@ -316,7 +331,7 @@ class Loader:
                     return
                 batch = self._finish(in_flight[0])
                 in_flight.popleft()
-                offset += self._partition.global_batch
+                offset += partition.global_batch
                 # The position is that of the batches handed out, so it moves before the caller gets this one.
                 self._position = (epoch, offset)
                 if not in_flight:
@@ -341,7 +356,7 @@ class Loader:
         plan, valid = filled.planned.plan, filled.planned.wanted
         errors = dict(filled.planned.unreadable)
         for position, error in sorted(filled.filling.result().items()):
-            errors[position] = self._image_error(plan.samples[position], error)
+            errors[position] = image_error_of(error, self.dataset, int(plan.samples[position]))
             if self.on_error == "raise":
                 raise errors[position]
         for position, reason in errors.items():
@@ -357,19 +372,6 @@ class Loader:
             torch.from_numpy(valid),
         )
         return Batch(images if plan.views == 1 else images.unflatten(0, (plan.views, -1)), *rest)
-
-    def _image_error(self, row: int, error: Exception) -> ImageError:
-        """`error` if it is the image's fault.
-
-        Raises:
-            LoaderError: it is not.
-        """
-        if isinstance(error, ImageError):
-            return error
-        if isinstance(error, CancelledError):
-            raise LoaderError("the loader was closed while its batches were being read")
-        name = self.string_ids([row])[0]
-        raise LoaderError(f"a loader thread failed on sample {name!r} of {self.dataset.name}: {error}") from error
 
     def _note_skipped(self, row: int, error: ImageError) -> None:
         if row not in self._skipped_rows:

@@ -1,6 +1,7 @@
 """The plans of an epoch's batches, in order: which samples, and what happens to each of them."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,12 @@ class Planner:
     ) -> None:
         self._dataset, self._rows, self._weights, self._partition = dataset, rows, weights, partition
         self._view, self._seed, self._tolerant, self._window, self._views = view, seed, tolerant, window, views
+
+    def adapted(self, partition: Partition, view: View) -> "Planner":
+        """One for the same samples, dealt and shown in another way."""
+        other = copy(self)
+        other._partition, other._view = partition, view
+        return other
 
     def epoch(self, epoch: int, offset: int = 0) -> Iterator[PlannedBatch]:
         """This rank's batches of an epoch from global position `offset` on.

@@ -1,5 +1,7 @@
 """From settings to everything that a step needs."""
 
+from typing import Any
+
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -11,22 +13,27 @@ from fasttrain.loading.loader import Loader
 from fasttrain.models.create import create_model, has_own_head, zero_head
 from fasttrain.models.weights import load_weights
 from fasttrain.training.distillation import open_teacher
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.size_check import check_sizes
 from fasttrain.training.speed import compiled, has_fast_bf16, set_precision
 from fasttrain.training.stepper import Stepper
 from fasttrain.training.swa import WeightAverage
 
 
-def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader) -> Stepper:
+def make_stepper(
+    settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader, table: EpochTable
+) -> Stepper:
     """Model, optimizer and all else that a step needs, on `device`.
 
     Args:
-        size: image side in pixels.
+        size: image side in pixels that the model is made for.
         loader: of the training data.
+        table: the run's epochs.
 
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
@@ -37,12 +44,18 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     freeze(module, settings.freeze)
     amp = _training_amp(settings.amp, device)
+    teacher = open_teacher(settings.distill, loader, size, amp)
+    if settings.size_schedule is not None:
+        check_sizes(settings.model, module, teacher, (shape.size for shape in table.shapes), device, amp)
     model = data_parallel(module, device, settings.ddp)
+    if settings.compile != "off":
+        model = compiled(model, settings.compile)
+        _tell_of_compiling_again(table)
     return Stepper(
         module=module,
-        model=model if settings.compile == "off" else compiled(model, settings.compile),
+        model=model,
         optimizer=create_optimizer(module, settings.optimizer),
-        schedule=Schedule(settings.schedule, peak_lr(settings.optimizer), len(loader), settings.epochs),
+        schedule=Schedule(settings.schedule, peak_lr(settings.optimizer), table, settings.lr_with_batch),
         ema=_average(module, settings),
         swa=None if settings.swa_start is None else WeightAverage(module, settings.swa_start - 1),
         device=device,
@@ -52,9 +65,19 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
         seed=settings.seed,
         micro_batch=settings.micro_batch,
         sam_rho=settings.sam_rho,
-        teacher=open_teacher(settings.distill, loader, size, amp),
+        teacher=teacher,
         distill=settings.distill,
     )
+
+
+def _tell_of_compiling_again(table: EpochTable) -> None:
+    epochs = [str(epoch + 1) for epoch in table.changes()]
+    if epochs:
+        more = f" and {len(epochs) - 5} more" if len(epochs) > 5 else ""
+        say(
+            f"the sizes of images or batches change in epoch {', '.join(epochs[:5])}{more}; torch.compile takes its "
+            "time there again, unless what it makes for a second size serves the others, too"
+        )
 
 
 def _average(module: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
@@ -74,7 +97,9 @@ def _training_amp(setting: str, device: torch.device) -> Amp:
 
 
 def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
-    options = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
+    options: dict[str, Any] = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
+    if settings.dynamic_img_size:
+        options["dynamic_img_size"] = True
     if settings.drop_path_rate:
         options["drop_path_rate"] = settings.drop_path_rate
     model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)

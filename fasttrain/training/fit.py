@@ -23,7 +23,7 @@ def too_large(stepper: Stepper, batch: Batch) -> TrainingError:
         if _fits(stepper, Batch(*(part[:size] for part in batch))):
             return TrainingError(
                 f"{what}, but {size} do: --set micro_batch={size} takes the same steps in parts of that size, "
-                f"--batch-size {size} smaller ones"
+                f"--batch-size {size} (or a batch_schedule up to it) smaller ones"
             )
         size //= 2
     return TrainingError(

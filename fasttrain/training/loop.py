@@ -67,13 +67,14 @@ def train_epoch(
     """
     stepper.train()
     first, last = progress.step, progress.step + loader.steps_left
+    first_step = stepper.schedule.table.first[progress.epoch]
     earlier = progress.loss.totals()[1].clone()
     waited, wishes = 0.0, Wishes()
     started = before = time.monotonic()
     for batch in loader:
         waited += time.monotonic() - before
         monitor.samples(progress.epoch, batch)
-        if not _step_fits(stepper, batch, progress.epoch * len(loader) + progress.step, progress):
+        if not _step_fits(stepper, batch, first_step + progress.step, progress):
             raise too_large(stepper, batch)
         progress.step += 1
         lately = progress.step - first

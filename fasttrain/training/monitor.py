@@ -14,6 +14,7 @@ from fasttrain.base.console import PLAIN_LINE_EVERY_S, say
 from fasttrain.base.process import is_main, world_size
 from fasttrain.base.runs import RunFolder
 from fasttrain.loading.batch import Batch
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.trackers import Tracker
 
 REFRESH_EVERY_S = 0.5
@@ -68,21 +69,18 @@ class Monitor:
     def __init__(
         self,
         run: RunFolder,
-        epochs: int,
-        steps_per_epoch: int,
-        batch_size: int,
+        table: EpochTable,
         grid: Callable[[Batch], np.ndarray] | None = None,
         make_trackers: Callable[[], list[Tracker]] = list,
     ) -> None:
         self._run, self._grid, self._make_trackers = run, grid, make_trackers
         self._trackers: list[Tracker] = []
-        self._epochs, self._steps = epochs, steps_per_epoch
-        self._images_per_step = batch_size * world_size()
+        self._table = table
         self._live: Any = None
         self._board: Any = None
         self._last_shown = 0.0
         self._started = time.monotonic()
-        self._first_step: int | None = None
+        self._started_at: float | None = None  # the share of the run's work that was done then
 
     def __enter__(self) -> "Monitor":
         if not is_main():
@@ -135,18 +133,20 @@ class Monitor:
             lately: how many of them this process did, in how many `seconds`, of which it `waited` for data.
         """
         now = time.monotonic()
-        done = epoch * self._steps + step
-        if self._first_step is None:
-            self._first_step, self._started = done, now
+        done = self._table.work_done(epoch, step)
+        if self._started_at is None:
+            self._started_at, self._started = done, now
         every = REFRESH_EVERY_S if self._live is not None else PLAIN_LINE_EVERY_S
         if not is_main() or now - self._last_shown < every:
             return
         self._last_shown = now
-        measured = done - self._first_step
-        left = (now - self._started) / measured * (self._epochs * self._steps - done) if measured else float("nan")
+        measured = done - self._started_at
+        left = (now - self._started) / measured * (1 - done) if measured else float("nan")
+        shape = self._table.shapes[epoch]
         line = (
-            f"epoch {epoch + 1}/{self._epochs}  step {step}/{self._steps}  loss {_number(loss.peek())}  "
-            f"{self._images_per_step * lately / seconds:,.1f} images/s  "
+            f"epoch {epoch + 1}/{self._table.epochs}  {_described(self._table.figures(epoch))}"
+            f"step {step}/{shape.steps}  loss {_number(loss.peek())}  "
+            f"{shape.batch_size * world_size() * lately / seconds:,.1f} images/s  "
             f"data wait {waited / seconds:.1%}  ETA {_clock(left)}"
         )
         if self._live is not None:
@@ -165,7 +165,8 @@ class Monitor:
         self._board.flush()
         for tracker in self._trackers:
             tracker.log(figures, record["epoch"])
-        parts = [f"epoch {record['epoch'] + 1}/{self._epochs}", f"train loss {record['train_loss']:.4f}"]
+        parts = [f"epoch {record['epoch'] + 1}/{self._table.epochs}"]
+        parts += [f"{_described(self._table.figures(record['epoch']))}train loss {record['train_loss']:.4f}"]
         if record.get("val_top1") is not None:
             parts.append(f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.4f}")
         if record.get("val_top1_raw") is not None:
@@ -173,6 +174,11 @@ class Monitor:
         parts.append(f"{record['images_per_s']:,.1f} images/s, data wait {record['data_wait_fraction']:.1%}")
         with self.paused():
             say("  ".join(parts))
+
+
+def _described(shape: dict[str, int]) -> str:
+    """Sizes that change from epoch to epoch; nothing if none does."""
+    return "".join(f"{name.replace('_', ' ')} {value}  " for name, value in shape.items())
 
 
 def _number(value: float | None) -> str:

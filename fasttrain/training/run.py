@@ -23,6 +23,7 @@ from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
 from fasttrain.models.create import eval_view_of
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.optimizers import check_optimizer
@@ -123,7 +124,10 @@ class Trainer:
             self._validation_sources(), self._open_validation, self.class_names, self.num_classes
         )
         self.best_rule = self._best_rule()
-        self.stepper = make_stepper(settings, device, self.num_classes, self.eval_view.size, self.train_loader)
+        self.table = self._table()
+        self.stepper = make_stepper(
+            settings, device, self.num_classes, self.eval_view.size, self.train_loader, self.table
+        )
 
     def __enter__(self) -> "Trainer":
         return self
@@ -145,9 +149,7 @@ class Trainer:
             self.folder.drop_metrics_from(position.epoch)
         monitor = Monitor(
             self.folder,
-            settings.epochs,
-            len(self.train_loader),
-            settings.batch_size,
+            self.table,
             self._sample_grid,
             lambda: open_trackers(settings.trackers, self.folder.path, settings.model_dump(mode="json")),
         )
@@ -202,7 +204,8 @@ class Trainer:
         record = {
             "epoch": position.epoch,
             "train_loss": position.train_loss,
-            "lr": self.stepper.schedule.lr((position.epoch + 1) * len(self.train_loader) - 1),
+            "lr": self.stepper.schedule.lr(self.table.first[position.epoch + 1] - 1),
+            **self.table.figures(position.epoch),
             **validation,
             "images_per_s": position.images_per_s,
             "data_wait_fraction": position.data_wait_fraction,
@@ -306,7 +309,18 @@ class Trainer:
         chosen = Sampling(sampling.class_balance, sampling.weights, sampling.draws)
         how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
+        how |= {"batch_size": settings.batch_schedule or settings.batch_size, "size": settings.size_schedule}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
+
+    def _table(self) -> EpochTable:
+        """The run's epochs.
+
+        Raises:
+            LoaderError: one of them is impossible.
+        """
+        rules = {"size": self.settings.size_schedule, "batch_size": self.settings.batch_schedule}
+        shown = tuple(name for name, rule in rules.items() if rule is not None)
+        return EpochTable.of(self.train_loader.shape_of, self.settings.epochs, shown)
 
     def _validation_sources(self) -> dict[str, str | list[str]]:
         settings = self.settings
@@ -334,7 +348,7 @@ class Trainer:
         settings = self.settings
         return Loader(
             data,
-            settings.batch_size,
+            options.pop("batch_size", settings.batch_size),
             device=self.device,
             seed=settings.seed,
             threads=settings.threads,

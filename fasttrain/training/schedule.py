@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 
-from fasttrain.training.schedule_settings import ScheduleSettings, multiple_of
+from fasttrain.training.epochs import EpochTable
+from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, multiple_of
 
 _RISE = 0.3  # of a one-cycle run
 _CYCLE_START = 1 / 25  # of its peak
 _DROPS_OF_1X = (7, 10)  # epochs
+_POWERS: dict[LrWithBatch, float] = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
 
 
 def shape(settings: ScheduleSettings, progress: float) -> float:
@@ -40,12 +42,24 @@ def drops(settings: ScheduleSettings, epoch: int) -> int:
 
 
 class Schedule:
-    """Sets the learning rate of every parameter group before a step: `lr` times the group's `lr_scale`."""
+    """Sets the learning rate of every parameter group before a step: `lr` times the group's `lr_scale`.
 
-    def __init__(self, settings: ScheduleSettings, peak_lr: float, steps_per_epoch: int, epochs: int) -> None:
-        self.settings, self.peak_lr = settings, peak_lr
-        self.steps_per_epoch = steps_per_epoch
-        self.total_steps = steps_per_epoch * epochs
+    Smooth shapes go by the share of the run's steps that are done, falls and warm-up by epochs, however many steps
+    these have.
+
+    Args:
+        peak_lr: for the batch size of the first epoch.
+        table: the run's epochs.
+        lr_with_batch: what a batch of k times as many samples makes of it: nothing, k times as much (``linear``; Goyal
+            et al., arXiv 1706.02677), or the square root of that (``sqrt``; Krizhevsky, arXiv 1404.5997).
+    """
+
+    def __init__(
+        self, settings: ScheduleSettings, peak_lr: float, table: EpochTable, lr_with_batch: LrWithBatch = "none"
+    ) -> None:
+        self.settings, self.peak_lr, self.table = settings, peak_lr, table
+        batches = [shape.batch_size for shape in table.shapes]
+        self._factors = [(batch / batches[0]) ** _POWERS[lr_with_batch] for batch in batches]
         self.warmup_steps = self._warmup()
         self._plateau = Plateau(settings.patience)
 
@@ -53,26 +67,26 @@ class Schedule:
         """Steps of the rise, never more than half of the run."""
         settings, multiple = self.settings, multiple_of(self.settings.kind)
         if settings.warmup_epochs is not None:
-            steps = settings.warmup_epochs * self.steps_per_epoch
+            steps = self.table.steps_in(settings.warmup_epochs)
         elif settings.kind == "onecycle":
-            steps = _RISE * self.total_steps
+            steps = _RISE * self.table.steps
         else:
-            steps = (multiple or 1.0) * self.steps_per_epoch
-        return min(round(steps), self.total_steps // 2)
+            steps = self.table.steps_in(multiple or 1.0)
+        return min(round(steps), self.table.steps // 2)
 
     def share(self, step: int) -> float:
-        """Learning rate of a step, counted from 0 over all epochs, as a share of the peak."""
+        """Learning rate of a step, counted from 0 over all epochs, as a share of the peak for its batch size."""
         if step < self.warmup_steps:
             if self.settings.kind == "onecycle":
                 return 1 - (1 - _CYCLE_START) * 0.5 * (1 + math.cos(math.pi * step / self.warmup_steps))
             return (step + 1) / (self.warmup_steps + 1)
-        progress = (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps)
-        times = drops(self.settings, step // self.steps_per_epoch) + self._plateau.drops
+        progress = (step - self.warmup_steps) / max(1, self.table.steps - 1 - self.warmup_steps)
+        times = drops(self.settings, self.table.epoch_of(step)) + self._plateau.drops
         return shape(self.settings, min(1.0, progress)) * self.settings.gamma**times
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0 over all epochs."""
-        return self.peak_lr * self.share(step)
+        return self.peak_lr * self._factors[self.table.epoch_of(step)] * self.share(step)
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Put the learning rate of `step` into `optimizer`."""

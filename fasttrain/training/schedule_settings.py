@@ -1,6 +1,7 @@
 """Settings of the learning rate's way through a run."""
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -8,6 +9,7 @@ from fasttrain.base.config import Settings
 
 KINDS = ("cosine", "linear", "poly", "onecycle", "constant", "step", "milestones", "plateau")
 EPOCHS_OF_1X = 12
+LrWithBatch = Literal["none", "linear", "sqrt"]
 
 
 def multiple_of(kind: str) -> int | None:

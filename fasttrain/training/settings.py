@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
-from fasttrain.training.schedule_settings import ScheduleSettings, epochs_of
+from fasttrain.loading.per_epoch import EpochRule
+from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, epochs_of
 
 
 class OptimizerSettings(Settings):
@@ -112,6 +113,13 @@ class TrainSettings(Settings):
         pretrained: start from timm's own weights (needs its hub).
         epochs, batch_size: the batch size is per process.
         size: image side in pixels for training and evaluation; None takes the model's own.
+        size_schedule: the side in training, where it changes: the value from each epoch on (``{0: 224, 60: 448}``, the
+            first epoch being 0), or a ramp (``{kind: ramp, from: 160, to: 192, start: 0, end: 35}``, see
+            `fasttrain.loading.per_epoch`). Evaluation stays at `size`.
+        batch_schedule: the same for the batch size in training; validation stays at `batch_size`.
+        lr_with_batch: the learning rates are for the batch size of the first epoch; in epochs with another one they
+            stay (``none``), or change in proportion to it (``linear``) or to its square root (``sqrt``).
+        dynamic_img_size: timm's option of models made for one size, ViTs and others, with which they take any.
         seed: of weights, order and augmentation.
         device: ``cpu``, ``cuda`` or None for the best one there is.
         amp: ``auto`` is bf16 on CUDA and off on CPU.
@@ -155,6 +163,10 @@ class TrainSettings(Settings):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     size: int | None = Field(default=None, ge=1)
+    size_schedule: EpochRule | None = None
+    batch_schedule: EpochRule | None = None
+    lr_with_batch: LrWithBatch = "none"
+    dynamic_img_size: bool = False
     seed: int = Field(default=0, ge=0)
     device: str | None = None
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
@@ -214,6 +226,18 @@ class TrainSettings(Settings):
                 f"compile {self.compile} replays CUDA graphs, which overwrite the gradients that micro_batch adds up; "
                 "with micro_batch take compile=default"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _schedules_lie_in_the_run(self) -> "TrainSettings":
+        for name, rule in (("size_schedule", self.size_schedule), ("batch_schedule", self.batch_schedule)):
+            if rule is not None and rule.last_epoch >= self.epochs:
+                raise ValueError(
+                    f"{name} speaks of epoch {rule.last_epoch}, but the last of {self.epochs}, counted from 0, is "
+                    f"{self.epochs - 1}"
+                )
+        if self.lr_with_batch != "none" and self.batch_schedule is None:
+            raise ValueError("lr_with_batch says how the learning rate follows batch_schedule, which is not given")
         return self
 
     @field_validator("extra_val")

@@ -10,7 +10,7 @@ def set_precision(tf32: bool) -> None:
     """The policy for float32 on GPUs, for the whole process; autocast types are not touched by it.
 
     With `tf32`, matrix products and convolutions round their factors to 10 bits of mantissa and add in float32. cuDNN
-    may try its algorithms and take the fastest: a run's shapes do not change.
+    may try its algorithms and take the fastest: a run's shapes do not change, or seldom.
     """
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32

@@ -59,6 +59,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self._frozen_norms = frozen_norms(self.module)
         self._averaging = None if self.ema is None else Averaging(self.ema, self.module, self.optimizer)
+        self._graph_unknown = bool(getattr(self.model, "static_graph", False))  # to DDP, that relies on it
 
     def train(self) -> None:
         """Put the model into training mode; frozen normalisation layers keep their statistics."""
@@ -68,6 +69,8 @@ class Stepper:
 
     def step(self, batch: Batch, global_step: int, loss_sum: LaggedLoss) -> None:
         """One optimisation step on a batch; masked samples have no part in the loss."""
+        if self._graph_unknown:
+            self._record_graph(batch)
         # Seeding by the step's number makes dropout the same after a resume, with no generator state to store.
         torch.manual_seed(hash((self.seed, global_step, rank())) & 0x7FFF_FFFF_FFFF_FFFF)
         self.schedule.apply(self.optimizer, global_step)
@@ -81,7 +84,19 @@ class Stepper:
     def try_batch(self, batch: Batch) -> None:
         """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""
         with self._exchange(False):
-            self._losses(batch).sum().backward()
+            self._losses(batch, alone=self._graph_unknown).sum().backward()
+
+    def _record_graph(self, batch: Batch) -> None:
+        """Let DDP note a static graph where steps have passes that exchange no gradients: it does so in a process's
+        first pass, which must exchange them. Nothing is learned, and statistics are put back."""
+        part = self.micro_batch or len(batch.images)
+        if self.sam_rho > 0 or part < len(batch.images):
+            buffers = [buffer.clone() for buffer in self.module.buffers()]
+            self._losses(Batch(*(tensor[:part] for tensor in batch))).sum().backward()
+            self.optimizer.zero_grad()
+            for buffer, before in zip(self.module.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        self._graph_unknown = False
 
     def _update(self, batch: Batch, samples: Tensor, loss_sum: LaggedLoss) -> None:
         self.optimizer.zero_grad()  # to None, by default; apex takes no argument
@@ -116,10 +131,14 @@ class Stepper:
             total = total + loss.detach()
         return total
 
-    def _losses(self, batch: Batch) -> Tensor:
-        """(B,) float32, 0 for masked samples."""
+    def _losses(self, batch: Batch, alone: bool = False) -> Tensor:
+        """(B,) float32, 0 for masked samples.
+
+        Args:
+            alone: of the model itself, without DDP or what was compiled around it.
+        """
         with autocast(self.device, self.amp):
-            logits = self.model(batch.images)
+            logits = (self.module if alone else self.model)(batch.images)
         labels = batch.labels.clamp(min=0)
         losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self.label_smoothing)
         if self.teacher is not None:

@@ -92,6 +92,23 @@ def test_batches_outlive_each_other(raw_beton: Path) -> None:
     assert len({float(batch.images.double().sum()) for batch in passes[0]}) == 10
 
 
+def test_one_pipeline_serves_all_sizes(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What FFCV compiles knows nothing of the sizes, so it is compiled once."""
+    from fasttrain.loading import ffcv
+
+    made = []
+    real = ffcv.FfcvLoader.generate_code
+    monkeypatch.setattr(ffcv.FfcvLoader, "generate_code", lambda self: made.append(1) or real(self))
+    sizes, counts = (24, 40, 17, 17, 24), (6, 4, 9, 20, 3)
+    with Loader(keep_beton, counts.__getitem__, size=sizes.__getitem__, view=EVAL, backend="ffcv", threads=1) as loader:
+        for size, count in zip(sizes, counts, strict=True):
+            ours = list(loader)
+            assert {tuple(batch.images.shape) for batch in ours} == {(count, 3, size, size)}
+            view = EVAL.model_copy(update={"size": size})
+            assert same_but_pixels(ours, batches(keep_beton, view=view, batch_size=count, backend="portable")) < 0.35
+    assert made == [1]
+
+
 def test_a_failure_of_ffcv_is_an_error_and_no_wait(keep_beton: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fasttrain.loading import ffcv
 

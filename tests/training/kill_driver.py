@@ -1,8 +1,8 @@
-"""Kills a training run at 20 random moments, goes on after each, and compares with an undisturbed run.
+"""Kills a training run at random moments, goes on after each, and compares with an undisturbed run.
 
 A script of its own, run by test_run.py: it forks for each attempt, which a process with threads should not do.
 
-    python kill_driver.py SETTINGS_JSON WORK
+    python kill_driver.py SETTINGS_JSON WORK KILLS
 
 Prints one JSON object: how many kills there were, in how many of them the run was under way, and what differed after.
 """
@@ -24,7 +24,6 @@ from fasttrain.models.weights import read_state_dict
 from fasttrain.training.run import STATE, train
 from fasttrain.training.settings import TrainSettings
 
-KILLS = 20
 TIMINGS = {"images_per_s", "data_wait_fraction"}
 
 
@@ -72,20 +71,20 @@ def _equal(a: object, b: object) -> bool:
 
 def main() -> None:
     settings, work = TrainSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2])
-    log = work / "log"
+    log, wanted = work / "log", int(sys.argv[3])
     whole = settings.model_copy(update={"out": str(work / "whole")})
     began = time.monotonic()
     assert os.waitpid(start(whole, log), 0)[1] == 0, log.read_text()
     length = time.monotonic() - began
     expected = outcome(work / "whole")
     rng, kills, under_way, failures = random.Random(0), 0, 0, []
-    while kills < KILLS:
+    while kills < wanted:
         folder = work / "killed"
         shutil.rmtree(folder, ignore_errors=True)
         run = settings.model_copy(update={"out": str(folder)})
         while True:
             child = start(run, log)
-            if kills < KILLS:
+            if kills < wanted:
                 time.sleep(rng.uniform(0.1, 0.7) * length)
                 os.kill(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -168,7 +168,7 @@ def test_a_run_killed_twenty_times_ends_in_the_same_bits(settings, colour_tree, 
     """Killed at random moments, each time with SIGKILL; the state is saved after every step or two."""
     chosen = settings(epochs=3, val=str(colour_tree), ema=0.5, threads=1, checkpoint_minutes=1e-4)
     driver = Path(__file__).with_name("kill_driver.py")
-    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path)]
+    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path), "20"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -375,10 +375,10 @@ def test_a_resumed_run_has_the_same_mean(settings, tmp_path):
 def test_a_batch_that_does_not_fit_is_answered_with_the_size_that_would(settings, monkeypatch, room, words):
     real = Stepper._losses
 
-    def losses(self, batch):
+    def losses(self, batch, **options):
         if len(batch.images) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, batch)
+        return real(self, batch, **options)
 
     monkeypatch.setattr(Stepper, "_losses", losses)
     with pytest.raises(TrainingError, match=f"6 images do not fit into the memory of cpu at a time, {words}|{words}"):

@@ -8,6 +8,7 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.loading.batch import Batch
 from fasttrain.models.create import create_model
 from fasttrain.training import assemble
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.optimizers import create_optimizer, parameter_groups
@@ -25,7 +26,7 @@ def make_stepper(module, optimizer=None, **options):
         "module": module.train(),
         "model": module,
         "optimizer": optimizer or torch.optim.SGD(module.parameters(), lr=0.1),
-        "schedule": Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, 10, 1),
+        "schedule": Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, EpochTable.even(10, 1)),
         "ema": None,
         "device": CPU,
         "amp": "off",
@@ -34,9 +35,8 @@ def make_stepper(module, optimizer=None, **options):
         "seed": 0,
     }
     if optimizer is not None:
-        values["schedule"] = Schedule(
-            ScheduleSettings(kind="constant", warmup_epochs=0), optimizer.defaults["lr"], 10, 1
-        )
+        constant = ScheduleSettings(kind="constant", warmup_epochs=0)
+        values["schedule"] = Schedule(constant, optimizer.defaults["lr"], EpochTable.even(10, 1))
     return Stepper(**(values | options))
 
 
@@ -145,7 +145,7 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
 def assembled(tmp_path, **changes):
     values = {"data": "a", "model": "test_resnet", "device": "cpu", "seed": 0, **changes}
     torch.manual_seed(0)
-    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, 32, range(10))
+    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, 32, None, EpochTable.even(10, 10))
 
 
 def test_the_average_of_statistics_or_their_last_values_are_kept(tmp_path):
