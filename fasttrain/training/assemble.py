@@ -8,10 +8,12 @@ from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, resolve_amp
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.views import EvalView
 from fasttrain.models.create import create_model, has_own_head, zero_head
 from fasttrain.models.weights import load_weights
 from fasttrain.training.distillation import open_teacher
 from fasttrain.training.freezing import freeze
+from fasttrain.training.initialisation import whiten
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
@@ -21,17 +23,22 @@ from fasttrain.training.stepper import Stepper
 from fasttrain.training.swa import WeightAverage
 
 
-def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader) -> Stepper:
+def make_stepper(
+    settings: TrainSettings, device: torch.device, num_classes: int, view: EvalView, loader: Loader, begins: bool = True
+) -> Stepper:
     """Model, optimizer and all else that a step needs, on `device`.
 
     Args:
-        size: image side in pixels.
+        view: of evaluation.
         loader: of the training data.
+        begins: False for a run that is resumed, whose weights come from elsewhere.
 
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
     """
-    module = _create_model(settings, num_classes, size)
+    module = _create_model(settings, num_classes, view.size)
+    if settings.init == "whitening" and begins:
+        whiten(module, settings.data, loader, view)
     set_precision(settings.tf32)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -52,7 +59,7 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
         seed=settings.seed,
         micro_batch=settings.micro_batch,
         sam_rho=settings.sam_rho,
-        teacher=open_teacher(settings.distill, loader, size, amp),
+        teacher=open_teacher(settings.distill, loader, view.size, amp),
         distill=settings.distill,
     )
 
