@@ -1,10 +1,13 @@
 """A small network trained from whitened patches, as the recipes for small images do it."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from fasttrain.base.config import load_settings
+from fasttrain.base.config import load_settings, read_config, read_yaml
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.predict import predict
 from fasttrain.models.opened import open_model
@@ -67,6 +70,19 @@ def test_a_resumed_run_does_not_whiten_again_and_ends_in_the_same_weights(settin
     monkeypatch.setattr(initialisation, "_images", None)
     resumed = read_state_dict(train(stopped, resume=True).checkpoint)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_recipes_are_settings_found_by_name_or_by_path(tmp_path):
+    for recipe in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")):
+        assert load_settings(TrainSettings, read_yaml(recipe) | {"data": "some.beton"}).epochs > 1
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 3\n")
+    assert read_config(path) == read_config(str(path)) == {"epochs": 3}
+    if find_spec("fasttrain.recipes") is None:
+        pytest.skip("installed before there were recipes")
+    assert read_config("cifar10")["model"].startswith("airbench")
+    with pytest.raises(ConfigError, match="no recipe of that name; there are cifar10, cifar10_94"):
+        read_config("cifar11")
 
 
 def test_whitening_is_for_a_start_without_weights(settings):
