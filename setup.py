@@ -1,7 +1,7 @@
 """Maps the top-level folders into the ``fasttrain`` namespace, and builds the native kernels where that is possible.
 
-``kernels/``, ``beton_build/`` and ``recipes/`` are rooms of their own at the top of the repository, but they are imported
-as ``fasttrain.kernels``, ``fasttrain.beton_build`` and ``fasttrain.recipes``: a bare ``kernels`` in site-packages would be another project's.
+``kernels/``, ``beton_build/`` and ``recipes/`` are rooms of their own at the top of the repository, but they are
+imported as ``fasttrain.kernels`` and so on: a bare ``kernels`` in site-packages would be another project's.
 """
 
 import os
