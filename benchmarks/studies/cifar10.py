@@ -1,4 +1,4 @@
-"""CIFAR-10 from nothing: `fasttrain build` and `fasttrain train --config recipes/...`, top-1 of the last epoch per seed.
+"""CIFAR-10 from nothing: `fasttrain build`, `fasttrain train --config recipes/...`, top-1 of the last epoch by seed.
 
 The images are JPEG files of 32 x 32 pixels, quality 75 with halved chroma: damaged in comparison with the original, on
 which the peers' figures stand. The test set is looked at once a run, after its last epoch. Nothing was chosen on it:
@@ -10,8 +10,8 @@ Averaged test-time views (``shift``) are stated beside the plain accuracy.
     python benchmarks/studies/cifar10.py run CIFAR10.tar.xz --variants cifar10 cifar10_94 --seeds 0 1 2
 
 Resumable: `run` keeps its results by variant and seed in ``benchmarks/results/cifar10.json``; what is there is not run
-again, and a run that was interrupted goes on from its last state (its seconds are then those of the last stretch, and it
-is marked). `--set` is for other machines, and part of the variant's name: ``--set device=cuda``.
+again, and a run that was interrupted goes on from its last state (it is marked, since its seconds are those of the last
+stretch). `--set` is for other machines, and part of the variant's name: ``--set device=cuda``.
 """
 
 import argparse
@@ -159,9 +159,8 @@ def tune(archive: Path, variant: str, overrides: list[str], share: float, seed: 
     fasttrain("train", "--config", recipe(variant), "--data", train, "--out", folder, "--seed", seed, *chosen)
     seconds = time.monotonic() - started
     measured = fasttrain("evaluate", folder, held_out, "--batch-size", 500)
-    print(
-        json.dumps({"variant": variant, "set": overrides, "share": share, "seed": seed, "seconds": seconds} | measured)
-    )
+    how = {"variant": variant, "set": overrides, "share": share, "seed": seed, "seconds": round(seconds, 1)}
+    print(json.dumps(how | {"top1": measured["top1"], "loss": measured["loss"]}))
 
 
 def account(overrides: list[str]) -> None:
@@ -173,8 +172,8 @@ def account(overrides: list[str]) -> None:
         epoch = seconds * IMAGES / settings.batch_size
         fitting = 0.9 * 60 * MINUTES[variant] / epoch
         print(
-            f"{variant}: {settings.model}, batch {settings.batch_size}: {flop / 1e9:.0f} GFLOP a step in {seconds:.2f} s, "
-            f"{flop / seconds / 1e9:.0f} GFLOP/s, {epoch:.0f} s an epoch; {fitting:.1f} epochs fit, it has "
+            f"{variant}: {settings.model}, batch {settings.batch_size}: {flop / 1e9:.0f} GFLOP a step in "
+            f"{seconds:.2f} s, {flop / seconds / 1e9:.0f} GFLOP/s, {epoch:.0f} s an epoch; {fitting:.1f} epochs fit, it has "
             f"{settings.epochs} ({epoch * settings.epochs / 60:.1f} minutes)"
         )
 
