@@ -172,7 +172,7 @@ def account(overrides: list[str]) -> None:
         epoch = seconds * IMAGES / settings.batch_size
         fitting = 0.9 * 60 * MINUTES[variant] / epoch
         print(
-            f"{variant}: {settings.model}, batch {settings.batch_size}: {flop / 1e9:.0f} GFLOP a step in {seconds:.2f} s "
+            f"{variant}, {settings.model}, batch {settings.batch_size}: {flop / 1e9:.0f} GFLOP in {seconds:.2f} s "
             f"({flop / seconds / 1e9:.0f} GFLOP/s), {epoch:.0f} s an epoch; {fitting:.1f} epochs fit, it has "
             f"{settings.epochs} ({epoch * settings.epochs / 60:.1f} minutes)"
         )

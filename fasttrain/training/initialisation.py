@@ -55,7 +55,7 @@ def _images(dataset: ImageDataset, rows: np.ndarray, view: EvalView, tolerant: b
                 raise
             continue
         plan = plan_batch(view, rows[[position]], np.zeros(1, np.uint64), sizes[[position]])
-        shown = torch.from_numpy(np.ascontiguousarray(render(pixels, plan, 0)))
+        shown = torch.from_numpy(render(pixels, plan, 0).copy())
         yield shown.permute(2, 0, 1) * scale + shift
 
 
