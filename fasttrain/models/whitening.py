@@ -34,7 +34,7 @@ def whiten_first_convolution(model: nn.Module, images: Iterable[Tensor], eps: fl
     convolution = first_convolution(model)
     moments, patches = torch.zeros(()), 0
     for image in images:
-        columns = F.unfold(image[None], convolution.kernel_size)[0].double()  # type: ignore[arg-type]
+        columns = F.unfold(image[None], convolution.kernel_size)[0].double()
         moments = moments + columns @ columns.T
         patches += columns.shape[1]
     if not patches:
