@@ -147,12 +147,6 @@ def test_moves_that_cannot_be_made_are_refused() -> None:
     assert isinstance(view, TrainView)
 
 
-@pytest.mark.skipif(why_absent("ffcv") is not None, reason=str(why_absent("ffcv")))
-def test_ffcv_flips_by_itself(keep_beton: Path) -> None:
-    with pytest.raises(LoaderError, match="hflip=alternating"):
-        Loader(keep_beton, 4, view=train_view(16, hflip="alternating"), backend="ffcv")
-
-
 @pytest.mark.skipif(why_absent("dali") is not None, reason=str(why_absent("dali")))
 def test_dalis_own_reader_moves_nothing() -> None:
     from fasttrain.loading.dali_tars import DaliTars
