@@ -33,7 +33,7 @@ def settings(colour_tree, tmp_path):
             "init": "whitening",
             "freeze": ["whiten.weight"],
             "memory_budget": "1GB",
-            "optimizer": {"name": "muon-sgd", "lr": 0.1, "bias_lr": 5, "head_lr": 50},
+            "optimizer": {"name": "muon-sgd", "lr": 0.1, "bias_lr": 5, "head_lr": 50, "options": {"ns_steps": 2}},
             "schedule": {"kind": "linear", "warmup_epochs": 0, "final_lr_share": 0.05},
             "augment": {"scale": (1, 1), "ratio": (1, 1), "hflip": "alternating", "translate": 1},
         }
@@ -43,7 +43,7 @@ def settings(colour_tree, tmp_path):
 
 
 def test_the_run_begins_with_whitening_and_learns(settings, colour_tree, tmp_path):
-    result = train(settings(epochs=4, val=str(colour_tree)))
+    result = train(settings(epochs=3, val=str(colour_tree)))
     assert result.top1 is not None and result.top1 > 0.9
     weight = read_state_dict(result.checkpoint)["whiten.weight"]
     assert torch.equal(weight[12:], -weight[:12])  # frozen, and so as it was made
