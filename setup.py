@@ -1,7 +1,7 @@
 """Maps the top-level folders into the ``fasttrain`` namespace, and builds the native kernels where that is possible.
 
-``kernels/`` and ``beton_build/`` are rooms of their own at the top of the repository, but they are imported as
-``fasttrain.kernels`` and ``fasttrain.beton_build``: a bare ``kernels`` in site-packages would be another project's.
+``kernels/``, ``beton_build/`` and ``recipes/`` are rooms of their own at the top of the repository, but they are
+imported as ``fasttrain.kernels`` and so on: a bare ``kernels`` in site-packages would be another project's.
 """
 
 import os
@@ -11,7 +11,11 @@ import pybind11
 from pybind11.setup_helpers import ParallelCompile
 from setuptools import Extension, find_packages, setup
 
-MAPPED_FOLDERS = {"fasttrain.kernels": "kernels", "fasttrain.beton_build": "beton_build"}
+MAPPED_FOLDERS = {
+    "fasttrain.kernels": "kernels",
+    "fasttrain.beton_build": "beton_build",
+    "fasttrain.recipes": "recipes",
+}
 
 packages = ["fasttrain", *(f"fasttrain.{name}" for name in find_packages("fasttrain"))]
 for package, folder in MAPPED_FOLDERS.items():
@@ -50,7 +54,12 @@ ParallelCompile(default=0).install()  # with all cores, a file each
 setup(
     packages=packages,
     package_dir={"fasttrain": "fasttrain", **MAPPED_FOLDERS},
-    package_data={"fasttrain": ["py.typed"], "fasttrain.kernels": ["*.pyi"], "fasttrain.report.templates": ["*"]},
+    package_data={
+        "fasttrain": ["py.typed"],
+        "fasttrain.kernels": ["*.pyi"],
+        "fasttrain.recipes": ["*.yaml"],
+        "fasttrain.report.templates": ["*"],
+    },
     include_package_data=False,  # the C++ sources belong into the sdist, not into the wheel
     ext_modules=[native],
 )

@@ -30,7 +30,7 @@ for label in ("cat", "dog"):
 def main() -> None:
     """Exercise the wheel as a user would, and fail loudly."""
     site = Path(sys.argv[1]).resolve()
-    stray = {entry.name for entry in site.iterdir()} & {"kernels", "beton_build", "cli.py", "tests", "data"}
+    stray = {entry.name for entry in site.iterdir()} & {"kernels", "beton_build", "recipes", "cli.py", "tests", "data"}
     assert not stray, f"the wheel puts {stray} at the top of site-packages"
     # -P keeps the working folder off sys.path; PYTHONPATH comes before the checkout's editable install.
     environment = {**os.environ, "PYTHONPATH": str(site)}
@@ -51,6 +51,7 @@ def main() -> None:
             "-c",
             "from fasttrain.report.page import Page, render; assert '<style>' in render(Page('templates are there'))",
         )
+        run("-c", "from fasttrain.base.config import read_config; assert read_config('cifar10')['epochs']")
         assert fasttrain("build", "photos", "photos.beton")["samples"] == 8
         assert fasttrain("verify", "photos.beton")["ok"] is True
         assert fasttrain("info", "photos.beton")["classes"] == ["cat", "dog"]

@@ -1,6 +1,7 @@
 """Typed settings: unknown keys are errors that name the nearest known key; ``a.b=c`` overrides; YAML files."""
 
 import difflib
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -106,6 +107,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
     return values
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings, or the recipe of that name which comes with the package.
+
+    Raises:
+        ConfigError: there is neither; the message names the recipes.
+    """
+    if Path(path).exists() or Path(path).name != str(path) or Path(path).suffix:
+        return read_yaml(path)
+    try:
+        recipes = files("fasttrain.recipes")
+    except ModuleNotFoundError:  # a checkout that was installed before it had any
+        return read_yaml(path)
+    names = sorted(entry.name.removesuffix(".yaml") for entry in recipes.iterdir() if entry.name.endswith(".yaml"))
+    if str(path) not in names:
+        raise ConfigError(f"{path}: no such file, and no recipe of that name; there are {', '.join(names)}")
+    with as_file(recipes / f"{path}.yaml") as found:
+        return read_yaml(found)
 
 
 def _copy_nested(values: dict[str, Any]) -> dict[str, Any]:

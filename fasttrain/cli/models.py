@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fasttrain.base.config import apply_overrides, load_settings, read_yaml
+from fasttrain.base.config import apply_overrides, load_settings, read_config
 from fasttrain.cli.output import JsonOption, finish
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def train(
         typer.Option("--index/--no-index", help="Use the JPEGs' random-access index where they have one [default]."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings, or a recipe's name; options win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     list_models: Annotated[bool, typer.Option("--list-models", help="Name timm's models and end.")] = False,
@@ -142,7 +142,7 @@ def train(
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
         "schedule": _given(schedule_group) or None,
     }
-    values = _merge(read_yaml(config) if config else {}, _given(given))
+    values = _merge(read_config(config) if config else {}, _given(given))
     values = apply_overrides(values, set_ or [])
     if "data" not in values:
         raise typer.BadParameter("say what to train on", param_hint="--data")
@@ -208,7 +208,7 @@ def predict(
     model: ModelOption = None,
     weights_match: MatchOption = "name",
     tta: Annotated[
-        Literal["none", "hflip", "fivecrop"], typer.Option(help="Test-time views whose logits are averaged.")
+        Literal["none", "hflip", "fivecrop", "shift"], typer.Option(help="Test-time views whose logits are averaged.")
     ] = "none",
     size: SizeOption = None,
     batch_size: BatchOption = 64,

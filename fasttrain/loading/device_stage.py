@@ -17,10 +17,10 @@ from torch import Tensor
 from fasttrain.base import process
 from fasttrain.base.errors import LoaderError
 from fasttrain.kernels import device_stage
-from fasttrain.kernels.pixels import FAST_TYPES, Target
+from fasttrain.kernels.pixels import FAST_TYPES, Crops, Target
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.host_memory import HostMemory
-from fasttrain.loading.plan import Jitter
+from fasttrain.loading.plan import Jitter, Shift
 from fasttrain.loading.views import View
 
 
@@ -44,9 +44,9 @@ class DeviceStage:
         """The side stream that batches of a GPU are made on."""
         return self._stream
 
-    def normalisation(self, jitter: Jitter | None) -> Normalisation | None:
+    def normalisation(self, jitter: Jitter | None, shift: Shift | None = None) -> Normalisation | None:
         """What a backend may do of this stage's work while it stores the pixels: all of it, or nothing (None)."""
-        final = self.device.type == "cpu" and jitter is None and self.dtype in FAST_TYPES
+        final = self.device.type == "cpu" and jitter is None and shift is None and self.dtype in FAST_TYPES
         return self._normalisation if final else None
 
     @torch.inference_mode(False)  # else threads that are in no such mode may not fill what a caller in one asked for
@@ -69,25 +69,37 @@ class DeviceStage:
             with torch.cuda.stream(self._stream):
                 host[chosen.to(host.device)] = black
 
-    def run(self, host: Tensor, jitter: Jitter | None, *others: Tensor) -> tuple[Tensor, ...]:
+    def run(
+        self, host: Tensor, jitter: Jitter | None, *others: Tensor, shift: Shift | None = None
+    ) -> tuple[Tensor, ...]:
         """Images (B, 3, H, W) in channels-last format, and `others` moved along, ready for the current stream."""
         if self._stream is None:
-            return (self._transform(host, jitter), *others)
+            return (self._transform(host, jitter, shift), *others)
         with torch.cuda.stream(self._stream):
             pinned = [tensor.pin_memory() for tensor in others]
             moved = [tensor.to(self.device, non_blocking=True) for tensor in pinned]
-            images = self._transform(host.to(self.device, non_blocking=True), jitter)
+            images = self._transform(host.to(self.device, non_blocking=True), jitter, shift)
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self._stream)
         for tensor in (images, *moved):
             tensor.record_stream(current)
         return (images, *moved)
 
-    def _transform(self, pixels: Tensor, jitter: Jitter | None) -> Tensor:
+    def _transform(self, pixels: Tensor, jitter: Jitter | None, shift: Shift | None) -> Tensor:
         if pixels.dtype != torch.uint8:  # normalised already
             return pixels.permute(0, 3, 1, 2)
+        if shift is not None:
+            crops = _windows(pixels, shift)
+            return device_stage.gather(pixels, crops, self._target, jitter, threads=self._threads)
         out = self._memory.empty(tuple(pixels.shape), self.dtype) if pixels.device.type == "cpu" else None
         return device_stage.finish(pixels, self._target, jitter, out=out, threads=self._threads)
+
+
+def _windows(pixels: Tensor, shift: Shift) -> Crops:
+    """What a shift shows of each image of a batch."""
+    count, height, width, _ = pixels.shape
+    straight = np.zeros(count, bool)
+    return Crops(np.arange(count), shift.corners, height, width, straight, straight, shift.padding)
 
 
 def normalisation_of(view: View) -> Normalisation:

@@ -170,7 +170,7 @@ def _refuse_others(dataset: ImageDataset, view: View) -> None:
 
 def _impossible(view: View) -> dict[str, bool]:
     if isinstance(view, TrainView):
-        return {"vflip": view.vflip > 0}
+        return {"vflip": view.vflip > 0, "hflip=alternating": view.hflip == "alternating"}
     return {
         "crop_mode": view.crop_mode != "center",
         "anchor": view.anchor != "center",

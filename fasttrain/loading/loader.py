@@ -346,7 +346,7 @@ class Loader:
 
     def _begin(self, planned: PlannedBatch) -> _InFlight:
         plan, wanted = planned.plan, planned.wanted
-        normalisation = self._stage.normalisation(plan.jitter) if self._backend.normalises else None
+        normalisation = self._stage.normalisation(plan.jitter, plan.shift) if self._backend.normalises else None
         on_device = self._backend.on_device
         pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None, on_device)
         return _InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
@@ -370,6 +370,7 @@ class Loader:
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(plan.samples),
             torch.from_numpy(valid),
+            shift=plan.shift,
         )
         return Batch(images if plan.views == 1 else images.unflatten(0, (plan.views, -1)), *rest)
 

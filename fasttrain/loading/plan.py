@@ -1,6 +1,7 @@
 """What happens to each sample of a batch, decided for the whole batch in vectorised NumPy.
 
-Every view is written in one form: resize ``boxes`` of the source to ``resized``, take the square window at ``offsets``.
+Every view is written in one form: resize ``boxes`` of the source to ``resized``, take the square window at ``offsets``,
+mirror it, and where it has a ``shift``, move it.
 """
 
 import math
@@ -8,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fasttrain.loading.randomness import Operation, repeated_keys, uniforms
+from fasttrain.loading.randomness import Operation, random_bits, repeated_keys, uniforms
 from fasttrain.loading.sampler import PADDING
-from fasttrain.loading.views import EvalView, TrainView, View
+from fasttrain.loading.views import EvalView, Padding, TrainView, View
 
 CROP_TRIES = 10
 
@@ -29,6 +30,19 @@ class Jitter:
 
 
 @dataclass(frozen=True)
+class Shift:
+    """Views that are moved once they are made, by the device stage.
+
+    Attributes:
+        corners: (E, 2) int64 left, top of what is shown, in pixels of the view; beyond it lies the padding.
+        padding: see `fasttrain.kernels.pixels.Crops`.
+    """
+
+    corners: np.ndarray
+    padding: Padding
+
+
+@dataclass(frozen=True)
 class BatchPlan:
     """The plan of a batch of B samples with V views of each, equal bit for bit on all backends.
 
@@ -44,6 +58,7 @@ class BatchPlan:
         hflip, vflip: (E,) bool.
         jitter: colour jitter for the device stage, None when the view has none.
         views: V.
+        shift: for the device stage too, None when the view is not moved.
     """
 
     rows: np.ndarray
@@ -56,6 +71,7 @@ class BatchPlan:
     vflip: np.ndarray
     jitter: Jitter | None
     views: int = 1
+    shift: Shift | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -94,7 +110,6 @@ def plan_batch(
 def _plan_train(
     view: TrainView, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int, epoch: int
 ) -> BatchPlan:
-    flips = uniforms(seed, epoch, keys, Operation.FLIP)
     return BatchPlan(
         rows=rows,
         size=view.size,
@@ -102,10 +117,26 @@ def _plan_train(
         boxes=random_resized_crop(view, keys, sizes, seed, epoch),
         resized=np.full((len(rows), 2), view.size, np.int64),
         offsets=np.zeros((len(rows), 2), np.int64),
-        hflip=flips[0] < view.hflip,
-        vflip=flips[1] < view.vflip,
+        hflip=_plan_hflip(view, keys, seed, epoch),
+        vflip=uniforms(seed, epoch, keys, Operation.FLIP)[1] < view.vflip,
         jitter=_plan_jitter(view, keys, seed, epoch),
+        shift=_plan_translation(view, keys, seed, epoch),
     )
+
+
+def _plan_hflip(view: TrainView, keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """(B,) bool."""
+    if view.hflip == "alternating":  # the draw is that of no epoch
+        return (random_bits(seed, 0, keys, Operation.FLIP_PARITY)[0] + np.uint32(epoch & 1)) % 2 == 1
+    return uniforms(seed, epoch, keys, Operation.FLIP)[0] < view.hflip
+
+
+def _plan_translation(view: TrainView, keys: np.ndarray, seed: int, epoch: int) -> Shift | None:
+    if not view.translate:
+        return None
+    draw = uniforms(seed, epoch, keys, Operation.TRANSLATION)[:2]
+    corners = np.floor(draw * (2 * view.translate + 1)).astype(np.int64) - view.translate
+    return Shift(np.ascontiguousarray(corners.T), view.padding)
 
 
 def random_resized_crop(view: TrainView, keys: np.ndarray, sizes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -175,6 +206,7 @@ def _plan_eval(view: EvalView, rows: np.ndarray, sizes: np.ndarray) -> BatchPlan
         hflip=np.full(len(rows), view.hflip),
         vflip=np.zeros(len(rows), bool),
         jitter=None,
+        shift=Shift(np.tile(-np.array(view.shift, np.int64), (len(rows), 1)), "reflect") if any(view.shift) else None,
     )
 
 

@@ -28,6 +28,8 @@ class Operation(IntEnum):
     DRAWN_KEY = 8
     WRAPPED_KEY = 9
     VIEW_KEY = 10
+    FLIP_PARITY = 11
+    TRANSLATION = 12
     CROP = 16  # one operation a try: 16, 17, …
 
 

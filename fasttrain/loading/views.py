@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Triple = tuple[float, float, float]
 Anchor = Literal["center", "top_left", "top_right", "bottom_left", "bottom_right"]
+Padding = Literal["reflect", "black"]
 
 
 class _View(Settings):
@@ -28,20 +29,28 @@ class _View(Settings):
 
 
 class TrainView(_View):
-    """RandomResizedCrop (Szegedy et al., arXiv 1409.4842), flips and colour jitter.
+    """RandomResizedCrop (Szegedy et al., arXiv 1409.4842), flips, translation and colour jitter.
+
+    A `scale` and a `ratio` of (1, 1) take square images as they are, which leaves the pixels alone where the size is
+    theirs.
 
     Attributes:
         scale: bounds of the crop's share of the image area.
         ratio: bounds of its aspect ratio (width / height).
-        hflip, vflip: probability of each flip.
+        hflip, vflip: probability of each flip. ``alternating`` mirrors each sample in every second epoch, half of them
+            in the even ones, so that two epochs show every sample both ways (Jordan, arXiv 2404.00498).
+        translate: pixels of the view that it is moved by at the most, to each side.
+        padding: what is shown beyond its edge then: the view mirrored at its border pixels, or black.
         color_jitter: strength of (brightness, contrast, saturation, hue), as torchvision's ColorJitter takes them.
     """
 
     kind: Literal["train"] = "train"
     scale: tuple[Share, Share] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: Share = 0.5
+    hflip: Share | Literal["alternating"] = 0.5
     vflip: Share = 0.0
+    translate: int = Field(default=0, ge=0)
+    padding: Padding = "reflect"
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
     @model_validator(mode="after")
@@ -52,6 +61,8 @@ class TrainView(_View):
             raise ValueError("ratio must be (smallest, largest) width / height, both above 0")
         if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
             raise ValueError("color_jitter strengths must not be negative, and that of hue at most 0.5")
+        if self.translate >= self.size:
+            raise ValueError(f"translate must be less than the {self.size} pixels of the view")
         return self
 
 
@@ -63,6 +74,7 @@ class EvalView(_View):
         crop_mode: ``center`` resizes the shorter side, ``squash`` both.
         anchor: where the crop lies; other than ``center`` for five-crop test-time views.
         hflip: mirror the crop (a test-time view).
+        shift: pixels that the crop is moved to the right and downwards, mirrored at its border pixels (the same).
     """
 
     kind: Literal["eval"] = "eval"
@@ -71,6 +83,13 @@ class EvalView(_View):
     crop_mode: Literal["center", "squash"] = "center"
     anchor: Anchor = "center"
     hflip: bool = False
+    shift: tuple[int, int] = (0, 0)
+
+    @model_validator(mode="after")
+    def _within(self) -> "EvalView":
+        if max(map(abs, self.shift)) >= self.size:
+            raise ValueError(f"shift must be less than the {self.size} pixels of the view")
+        return self
 
 
 View = TrainView | EvalView

@@ -8,6 +8,7 @@ from torch import nn
 
 from fasttrain.base.errors import WeightsError
 from fasttrain.loading.views import EvalView, eval_view
+from fasttrain.models import airbench as airbench  # which tells timm of its models
 
 
 def list_models(pattern: str = "") -> list[str]:

@@ -10,11 +10,13 @@ from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, resolve_amp
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.views import EvalView
 from fasttrain.models.create import create_model, has_own_head, zero_head
 from fasttrain.models.weights import load_weights
 from fasttrain.training.distillation import open_teacher
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
+from fasttrain.training.initialisation import whiten
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
@@ -26,25 +28,34 @@ from fasttrain.training.swa import WeightAverage
 
 
 def make_stepper(
-    settings: TrainSettings, device: torch.device, num_classes: int, size: int, loader: Loader, table: EpochTable
+    settings: TrainSettings,
+    device: torch.device,
+    num_classes: int,
+    view: EvalView,
+    loader: Loader,
+    table: EpochTable,
+    begins: bool = True,
 ) -> Stepper:
     """Model, optimizer and all else that a step needs, on `device`.
 
     Args:
-        size: image side in pixels that the model is made for.
+        view: of evaluation; the model is made for images of its size.
         loader: of the training data.
         table: the run's epochs.
+        begins: False for a run that is resumed, whose weights come from elsewhere.
 
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
     """
-    module = _create_model(settings, num_classes, size)
+    module = _create_model(settings, num_classes, view.size)
+    if settings.init == "whitening" and begins:
+        whiten(module, settings.data, loader, view)
     set_precision(settings.tf32)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     freeze(module, settings.freeze)
     amp = _training_amp(settings.amp, device)
-    teacher = open_teacher(settings.distill, loader, size, amp)
+    teacher = open_teacher(settings.distill, loader, view.size, amp)
     if settings.size_schedule is not None:
         check_sizes(settings.model, module, teacher, (shape.size for shape in table.shapes), device, amp)
     model = data_parallel(module, device, settings.ddp)

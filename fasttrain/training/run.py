@@ -78,7 +78,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         # A dictionary with a NaN would not equal itself.
         stands = state and (state["position"]["epoch"], state["position"]["step"])
         require_agreement({"configuration": settings.model_dump(), "saved state": stands})
-        with Trainer(settings, device, folder) as trainer:
+        with Trainer(settings, device, folder, begins=state is None) as trainer:
             require_agreement({"data set": trainer.data_fingerprints})
             if state is not None:
                 trainer.restore(state)
@@ -108,7 +108,7 @@ def _state_to_resume(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
 class Trainer:
     """One run: owns the loaders, the model and the run's folder. A context manager."""
 
-    def __init__(self, settings: TrainSettings, device: torch.device, folder: RunFolder) -> None:
+    def __init__(self, settings: TrainSettings, device: torch.device, folder: RunFolder, begins: bool = True) -> None:
         self.settings, self.device, self.folder = settings, device, folder
         self.position = Position()
         self.progress = EpochProgress(0, 0, LaggedLoss(device))
@@ -126,7 +126,7 @@ class Trainer:
         self.best_rule = self._best_rule()
         self.table = self._table()
         self.stepper = make_stepper(
-            settings, device, self.num_classes, self.eval_view.size, self.train_loader, self.table
+            settings, device, self.num_classes, self.eval_view, self.train_loader, self.table, begins
         )
 
     def __enter__(self) -> "Trainer":

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
 from fasttrain.loading.per_epoch import EpochRule
+from fasttrain.loading.views import Padding, Share
 from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, epochs_of
 
 
@@ -22,6 +23,7 @@ class OptimizerSettings(Settings):
         clip_norm: largest L2 norm of all gradients together; 0 leaves it to the optimizer (LAMB clips at 1).
         layer_decay: share of the learning rate from each layer to the one below it.
         head_lr: the classifier's multiple of the learning rate.
+        bias_lr: the multiple for all other vectors: biases, and scales of normalisation layers.
         options: further arguments of the optimizer, by name.
     """
 
@@ -34,16 +36,19 @@ class OptimizerSettings(Settings):
     clip_norm: float = Field(default=0.0, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     head_lr: float = Field(default=1.0, gt=0)
+    bias_lr: float = Field(default=1.0, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
 class AugmentSettings(Settings):
-    """The train view: RandomResizedCrop, flips, colour jitter (see `fasttrain.loading.views.train_view`)."""
+    """The train view: RandomResizedCrop, flips, translation, jitter (see `fasttrain.loading.views.TrainView`)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = Field(default=0.5, ge=0, le=1)
-    vflip: float = Field(default=0.0, ge=0, le=1)
+    hflip: Share | Literal["alternating"] = 0.5
+    vflip: Share = 0.0
+    translate: int = Field(default=0, ge=0)
+    padding: Padding = "reflect"
     color_jitter: float | tuple[float, ...] = 0.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
@@ -111,6 +116,8 @@ class TrainSettings(Settings):
         weights: file to start from; its head is replaced if the classes differ in number.
         weights_match: join its tensors by ``name`` or by ``order``.
         pretrained: start from timm's own weights (needs its hub).
+        init: what a model without weights starts from: random weights (``default``), or those with a first convolution
+            that whitens patches of the training images (see `fasttrain.models.whitening`); ``freeze`` may keep it.
         epochs, batch_size: the batch size is per process.
         size: image side in pixels for training and evaluation; None takes the model's own.
         size_schedule: the side in training, where it changes: the value from each epoch on (``{0: 224, 60: 448}``, the
@@ -160,6 +167,7 @@ class TrainSettings(Settings):
     weights: str | None = None
     weights_match: Literal["name", "order"] = "name"
     pretrained: bool = False
+    init: Literal["default", "whitening"] = "default"
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
     size: int | None = Field(default=None, ge=1)
@@ -238,6 +246,12 @@ class TrainSettings(Settings):
                 )
         if self.lr_with_batch != "none" and self.batch_schedule is None:
             raise ValueError("lr_with_batch says how the learning rate follows batch_schedule, which is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "TrainSettings":
+        if self.init != "default" and (self.weights or self.pretrained):
+            raise ValueError(f"init {self.init} is for models that start without weights; leave out one of the two")
         return self
 
     @field_validator("extra_val")

@@ -46,7 +46,7 @@ def opened(checkpoint) -> OpenedModel:
     return open_model(checkpoint)
 
 
-@pytest.mark.parametrize("tta", ["none", "hflip", "fivecrop"])
+@pytest.mark.parametrize("tta", ["none", "hflip", "fivecrop", "shift"])
 def test_logits_are_the_mean_over_the_views(opened, colour_tree, tmp_path, tta):
     result = predict(opened, colour_tree, tmp_path / "s.arrow", tta=tta, batch_size=7)
     assert result["samples"] == 24

@@ -143,3 +143,14 @@ def test_data_that_ffcv_cannot_read(keep_beton: Path, raw_beton: Path, photos: P
     for data in (photos, [keep_beton, raw_beton]):
         with pytest.raises(LoaderError, match=r"reads one \.beton file"):
             Loader(data, 8, view=EVAL, backend="ffcv")
+
+
+def test_flips_in_turns_are_refused_since_ffcv_flips_by_itself(keep_beton: Path) -> None:
+    with pytest.raises(LoaderError, match="hflip=alternating"):
+        Loader(keep_beton, 4, view=train_view(16, hflip="alternating"), backend="ffcv")
+
+
+def test_views_are_moved_as_the_plan_says(keep_beton: Path) -> None:
+    view = EVAL.model_copy(update={"shift": (1, 2)})
+    moved, plain = (batches(keep_beton, view=one, backend="ffcv", threads=1) for one in (view, EVAL))
+    assert torch.equal(moved[0].images[:, :, 2:, 1:], plain[0].images[:, :, :-2, :-1])

@@ -14,6 +14,7 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.models.create import create_model
 from fasttrain.training.optimizers import check_optimizer, create_optimizer, list_optimizers, parameter_groups, peak_lr
 from fasttrain.training.optimizers.lamb import Lamb
+from fasttrain.training.optimizers.muon import orthogonal
 from fasttrain.training.optimizers.novograd import NovoGrad
 from fasttrain.training.optimizers.rectified import AdaBelief, RAdam, centralised
 from fasttrain.training.optimizers.registry import find
@@ -173,7 +174,7 @@ def test_every_optimizer_learns_goes_on_from_its_state_to_the_same_bits_and_obey
     before = copy.deepcopy(whole)
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0
-    if "lookahead" not in name and name != "ranger":
+    if "lookahead" not in name and name not in ("ranger", "muon-sgd"):  # which move weights by other things as well
         take_steps(whole, optimizer, 1, first=9)
         assert_alike(before, whole, rtol=0, atol=1e-7)
 
@@ -353,3 +354,67 @@ def test_apex_gives_the_update_of_the_plain_optimizer(name):
 def test_defaults_are_stated_for_all_of_ours():
     assert all(peak_lr(OptimizerSettings(name=name)) > 0 for name in OWN)
     assert list_optimizers()["timm:lion"]
+
+
+# --- training from scratch --------------------------------------------------------------------------------------------
+
+
+def jordans_step(weight, gradient, moment, lr, momentum):
+    """A step of airbench94_muon, in float32."""
+    moment.mul_(momentum).add_(gradient)
+    x = gradient.add(moment, alpha=momentum).reshape(len(weight), -1)
+    x = x / (x.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(3):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_((x.T if tall else x).reshape(weight.shape), alpha=lr)
+
+
+def test_muon_sgd_is_jordans_muon_on_filters_and_nesterov_sgd_on_the_rest():
+    net = make_net()
+    reference = copy.deepcopy(net)
+    settings = OptimizerSettings(name="muon-sgd", lr=0.1, head_lr=2.0, bias_lr=3.0)
+    optimizer = create_optimizer(net, settings)
+    filters = [reference.conv.weight, reference.hidden.weight]
+    moments = [torch.zeros_like(weight) for weight in filters]
+    heads = list(reference.fc.parameters())
+    vectors = [p for p in reference.parameters() if p.ndim == 1 and p is not reference.fc.bias]
+    sgd = torch.optim.SGD([{"params": heads, "lr": 0.2}, {"params": vectors, "lr": 0.3}], momentum=0.85, nesterov=True)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * group["lr_scale"]
+    for step in range(4):
+        take_steps(net, optimizer, 1, first=step)
+        reference.zero_grad()
+        images = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+        generator = torch.Generator().manual_seed(step)
+        torch.randn(8, 3, 5, 5, generator=generator)
+        (reference(images) * torch.randn(8, 3, generator=generator)).sum().backward()
+        with torch.no_grad():
+            for weight, moment in zip(filters, moments, strict=True):
+                jordans_step(weight, weight.grad, moment, 0.1, 0.6)
+        sgd.step()
+    assert_alike(net, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
+def test_an_orthogonal_step_has_singular_values_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonal(matrix, 6))
+    assert values.min() > 0.6 and values.max() < 1.3
+    torch.testing.assert_close(orthogonal(matrix, 3), orthogonal(7 * matrix, 3))
+
+
+def test_vectors_outside_of_the_classifier_have_a_rate_of_their_own():
+    net = make_net()
+    groups = parameter_groups(net, 0.1, head_lr=5.0, bias_lr=64.0)
+    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
+    of = {name: scales[id(parameter)] for name, parameter in net.named_parameters()}
+    assert {name for name, scale in of.items() if scale == 64.0} == {
+        "conv.bias",
+        "norm.weight",
+        "norm.bias",
+        "hidden.bias",
+    }
+    assert of["fc.weight"] == of["fc.bias"] == 5.0 and of["conv.weight"] == 1.0

@@ -6,6 +6,7 @@ import torch
 from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError
 from fasttrain.loading.batch import Batch
+from fasttrain.loading.views import eval_view
 from fasttrain.models.create import create_model
 from fasttrain.training import assemble
 from fasttrain.training.epochs import EpochTable
@@ -145,7 +146,8 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
 def assembled(tmp_path, **changes):
     values = {"data": "a", "model": "test_resnet", "device": "cpu", "seed": 0, **changes}
     torch.manual_seed(0)
-    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, 32, None, EpochTable.even(10, 10))
+    table = EpochTable.even(10, 10)
+    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, eval_view(32), None, table)
 
 
 def test_the_average_of_statistics_or_their_last_values_are_kept(tmp_path):

@@ -24,7 +24,8 @@ def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> optim.Opt
     kind = _kind(settings)
     target, arguments = _target(settings, kind), _arguments(settings, kind)
     decay = kind.weight_decay if settings.weight_decay is None else settings.weight_decay
-    groups = parameter_groups(model, decay, settings.layer_decay, settings.head_lr, kind.splits_matrices)
+    shares = settings.layer_decay, settings.head_lr
+    groups = parameter_groups(model, decay, *shares, kind.matrix_dims, settings.bias_lr)
     if not groups:
         raise ConfigError("the model has no parameter that learns")
     parameters = [parameter for group in groups for parameter in group["params"]]

@@ -20,7 +20,8 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float = 1.0,
     head_lr: float = 1.0,
-    split_matrices: bool = False,
+    matrix_dims: Collection[int] = (),
+    bias_lr: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters, each with its `weight_decay` and `lr_scale`.
 
@@ -31,13 +32,15 @@ def parameter_groups(
         layer_decay: the layer below the classifier learns at this share of the rate, the one below that at its square,
             and so on (Clark et al., ELECTRA, ICLR 2020; BEiT's grouping as timm has it).
         head_lr: the classifier learns at this multiple of the rate.
-        split_matrices: have groups of their own for decayed matrices outside of the classifier (``is_matrix``).
+        matrix_dims: decayed parameters outside of the classifier of these numbers of dimensions have groups of their
+            own (``is_matrix``).
+        bias_lr: other vectors than the classifier's learn at this multiple of the rate.
 
     Raises:
         ConfigError: layers are to be told apart, but the model does not tell them.
     """
     excluded = _own_exceptions(model)
-    scales = _lr_scales(model, layer_decay, head_lr)
+    scales = _lr_scales(model, layer_decay, head_lr, bias_lr)
     heads = _head_prefixes(model)
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -45,9 +48,9 @@ def parameter_groups(
             continue
         decayed = parameter.ndim > 1 and not _is_excluded(name, excluded)
         scale = scales.get(name, 1.0)
-        is_matrix = split_matrices and decayed and parameter.ndim == 2 and not name.startswith(heads)
+        is_matrix = decayed and parameter.ndim in matrix_dims and not name.startswith(heads)
         group = {"params": [], "weight_decay": weight_decay if decayed else 0.0, "lr_scale": scale}
-        if split_matrices:
+        if matrix_dims:
             group["is_matrix"] = is_matrix
         groups.setdefault((decayed, scale, is_matrix), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups, reverse=True)]
@@ -67,7 +70,7 @@ def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name in classifier_names(model))
 
 
-def _lr_scales(model: nn.Module, layer_decay: float, head_lr: float) -> dict[str, float]:
+def _lr_scales(model: nn.Module, layer_decay: float, head_lr: float, bias_lr: float) -> dict[str, float]:
     """Shares of the learning rate by parameter name; what is missing learns at the full rate."""
     scales: dict[str, float] = {}
     if layer_decay != 1.0:
@@ -84,4 +87,9 @@ def _lr_scales(model: nn.Module, layer_decay: float, head_lr: float) -> dict[str
         for name, _ in model.named_parameters():
             if name.startswith(heads):
                 scales[name] = scales.get(name, 1.0) * head_lr
+    if bias_lr != 1.0:
+        heads = _head_prefixes(model)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim <= 1 and not name.startswith(heads):
+                scales[name] = scales.get(name, 1.0) * bias_lr
     return scales

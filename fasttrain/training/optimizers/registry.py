@@ -12,6 +12,7 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.training.optimizers.apex import apex_class
 from fasttrain.training.optimizers.fused import fused_class
 from fasttrain.training.optimizers.lamb import Lamb
+from fasttrain.training.optimizers.muon import FilterMuon
 from fasttrain.training.optimizers.novograd import NovoGrad
 from fasttrain.training.optimizers.rectified import AdaBelief, RAdam
 from fasttrain.training.optimizers.wrappers import Lookahead, SideBySide
@@ -30,7 +31,8 @@ class Kind:
         fused: devices on which it is asked for torch's fused implementation.
         device: the only one that it runs on.
         clips: it clips gradients itself, by its argument `max_grad_norm`.
-        splits_matrices: it treats matrices inside of the model in another way than all else.
+        matrix_dims: numbers of dimensions of the parameters inside of the model that it treats in another way than all
+            else.
     """
 
     description: str
@@ -40,7 +42,7 @@ class Kind:
     fused: tuple[str, ...] = ()
     device: Literal["cuda"] | None = None
     clips: bool = False
-    splits_matrices: bool = False
+    matrix_dims: tuple[int, ...] = ()
 
 
 def _sgd(params: Any, lr: float, momentum: float = 0.9, dampening: float = 0.0, fused: bool = False) -> optim.Optimizer:
@@ -82,6 +84,23 @@ def _muon(
     return SideBySide([muon, optim.AdamW(others, lr, betas, eps, fused=fused)])
 
 
+def _muon_sgd(
+    params: Any,
+    lr: float,
+    momentum: float = 0.6,
+    ns_steps: int = 3,
+    keep_norm: bool = True,
+    sgd_momentum: float = 0.85,
+    fused: bool = False,
+) -> optim.Optimizer:
+    filters = [group for group in params if group["is_matrix"]]
+    others = [group for group in params if not group["is_matrix"]]
+    if not filters:
+        raise ConfigError("muon-sgd is for convolutions and matrices inside of a model, and this one has none; use sgd")
+    muon = FilterMuon(filters, lr, momentum, ns_steps=ns_steps, keep_norm=keep_norm)
+    return SideBySide([muon, _sgd(others, lr, sgd_momentum, fused=fused)] if others else [muon])
+
+
 def _apex(name: str, **fixed: Any) -> Callable[[], Target]:
     return lambda: functools.partial(apex_class(name), **fixed)
 
@@ -108,7 +127,15 @@ _OWN = {
         5e-4,
         0.05,
         _EVERYWHERE,
-        splits_matrices=True,
+        matrix_dims=(2,),
+    ),
+    "muon-sgd": Kind(
+        "Muon for convolutions and matrices inside of the model, Nesterov SGD for all else; to train from scratch",
+        lambda: _muon_sgd,
+        0.24,
+        0.0,
+        _EVERYWHERE,
+        matrix_dims=(2, 3, 4, 5),
     ),
     "lamb": Kind(
         "LAMB (You et al. 2020) for large batches, clips at norm 1; multi-tensor", lambda: Lamb, 2e-3, 0.02, clips=True

@@ -1,0 +1,1 @@
+"""Settings of whole runs, as ``fasttrain train --config NAME`` takes them."""
