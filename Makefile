@@ -37,12 +37,13 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-# The real DALI and FFCV, for the tests that run them. DALI is a wheel (for Linux; it needs no GPU). FFCV is built from
+# The real DALI, Lightning and FFCV, for the tests that run them. DALI is a wheel (for Linux; it needs no GPU). FFCV is built from
 # source, against headers that need root to install.
 # Its own requirements name the opencv-python of desktops, which wants libGL; the headless one does as well.
 FFCV_NEEDS := numba opencv-python-headless psutil pytorch-pfn-extras fastargs terminaltables assertpy
 $(VENV)/.ready-peers: $(VENV)/.ready-dev
 	@$(PIP) nvidia-dali-cuda130 || echo "Note: there is no DALI for this system, so its tests will be skipped"
+	@$(PIP) lightning || echo "Note: there is no Lightning for this system, so its tests will be skipped"
 	@if command -v c++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then \
 	  echo "Building FFCV"; $(PIP) $(FFCV_NEEDS) && $(PIP) --no-deps ffcv==1.0.2; \
 	else \

@@ -65,7 +65,8 @@ SECTIONS = (
     Section("nvimagecodec", "gpu.decoders:nvimagecodec", 30),
     Section("dali", "gpu.decoders:dali", 40),
     Section("cpu", "gpu.decoders:cpu", 35),
-    Section("training", "gpu.training:training", 180),
+    Section("optimizers", "gpu.optimizers:optimizers", 40),
+    Section("training", "gpu.training:training", 140),
 )
 
 

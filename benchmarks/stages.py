@@ -169,8 +169,9 @@ STAGES = (
 )
 SUMMED: tuple[Value, ...] = (
     figure("read_again_us"),
-    figure("decode_us"),
-    figure("resample_float32_normalised_us"),
+    figure("indexed_open_us"),
+    figure("indexed_plan_us"),
+    figure("indexed_float32_normalised_us"),
     batch_share("hand_over_loader_work"),
 )
 TOTALS = (

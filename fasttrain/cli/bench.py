@@ -100,6 +100,86 @@ def loader(
     _report(bench_loader(data, settings), out, as_json)
 
 
+@bench.command("train")
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Images with classes: folder, list, archive, .beton.")],
+    val: Annotated[Path | None, typer.Option(help="Images to validate on after each epoch.")] = None,
+    model: Annotated[str, typer.Option(help="timm's name.")] = "resnet18",
+    weights: Annotated[Path | None, typer.Option(help="File that all start from [default: random weights].")] = None,
+    weights_match: Annotated[str, typer.Option(help="Join its tensors by name or by order.")] = "name",
+    size: Annotated[int, typer.Option(min=1, help="Side of the images.")] = 128,
+    scale: Annotated[str, typer.Option(help="Smallest and largest share of the area of a random crop.")] = "0.08,1",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Instead: about so many steps, with fewer images or in more epochs.")
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="sgd (Nesterov momentum 0.9) or adamw.")] = "sgd",
+    lr: Annotated[float | None, typer.Option(min=0, help="At the peak [default: as `fasttrain train`].")] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="[default: as `fasttrain train`].")] = None,
+    warmup_epochs: Annotated[float, typer.Option(min=0, help="Of the learning rate, at most half of the run.")] = 1.0,
+    amp: Annotated[str, typer.Option(help="off or bf16.")] = "off",
+    channels_last: Annotated[bool, typer.Option(help="Memory format of model and images.")] = True,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda [default: a GPU if there is one].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Of each contestant [default: the cores at hand].")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contestant runs.")] = 3,
+    uncounted: Annotated[int, typer.Option(min=0, help="First steps, which images/s leaves out.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many training images.")] = None,
+    target: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Top-1 on --val, 0 to 1, whose seconds of training are told.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A contestant's name; may be given again.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a contestant is stopped.")] = 3600.0,
+    scratch: Annotated[Path | None, typer.Option(help="For the prepared images [default: the system's].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file as well.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train with this package, timm's loop, torchvision's reference and Lightning, in turns, and compare images/s."""
+    from fasttrain.base.console import say
+    from fasttrain.tools.bench.train import TrainBench, bench_train
+
+    settings = TrainBench(
+        val=val,
+        model=model,
+        weights=weights,
+        weights_match=_match(weights_match),
+        size=size,
+        scale=_scale(scale),
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        amp=amp,
+        channels_last=channels_last,
+        device=device,
+        workers=workers,
+        seed=seed,
+        rounds=rounds,
+        uncounted=uncounted,
+        limit=limit,
+        target=target,
+        only=only or (),
+        timeout_s=timeout,
+        scratch=scratch,
+    )
+    result = bench_train(data, settings)
+    _report(result, out, as_json)
+    for name, own in result["own_settings"].items():
+        say(f"{name}: {own}")
+
+
+def _match(text: str) -> Any:
+    from fasttrain.base.errors import ConfigError
+
+    if text not in ("name", "order"):
+        raise ConfigError(f"--weights-match is name or order, not {text!r}")
+    return text
+
+
 def _scale(text: str) -> tuple[float, float]:
     from fasttrain.base.errors import ConfigError
 
@@ -115,6 +195,10 @@ _COLUMNS = (
     ("first_batch_s", "first batch, s", 1.0, 2),
     ("peak_bytes", "peak, MB", 1e-6, 0),
     ("psnr_mean", "PSNR, dB", 1.0, 1),
+    ("peak_gpu_bytes", "GPU, MB", 1e-6, 0),
+    ("target_s", "target, s", 1.0, 1),
+    ("loss", "loss", 1.0, 2),
+    ("top1", "top-1", 1.0, 3),
 )
 _LABELS = ("work", "source", "threads")
 
@@ -142,12 +226,15 @@ def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
         threads = f", {entry['threads']} threads" if "threads" in entry else ""
         fastest = " (the fastest peer)" if entry.get("fastest_peer") else ""
         spread = f"rounds {entry['min']:.2f} to {entry['max']:.2f}"
-        print(f"{entry['ours']} / {entry['theirs']}{fastest}{where}{threads}: {entry['ratio']:.2f} ({spread})")
+        further = f", {entry['to_target']:.2f} times as fast to the target" if "to_target" in entry else ""
+        further += f", top-1 {entry['top1_difference']:+.4f}" if "top1_difference" in entry else ""
+        print(f"{entry['ours']} / {entry['theirs']}{fastest}{where}{threads}: {entry['ratio']:.2f} ({spread}){further}")
 
 
 def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: labels only where they differ, figures only where somebody has them."""
-    labels = [key for key in _LABELS if len({entry[key] for entry in results}) > 1]
+    shared = [key for key in _LABELS if all(key in entry for entry in results)]
+    labels = [key for key in shared if len({entry[key] for entry in results}) > 1]
     further = [column for column in _COLUMNS if any(entry.get(column[0]) is not None for entry in results)]
     rows = []
     for entry in results:
@@ -155,7 +242,7 @@ def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         if "error" in entry:
             rows.append([*row, entry["error"], *[""] * (2 + len(further))])
             continue
-        row += [f"{entry[key]:,.0f}" for key in ("median", "min", "max")]
+        row += [f"{entry[key]:,.{0 if entry[key] >= 100 else 1}f}" for key in ("median", "min", "max")]
         for key, _, factor, decimals in further:
             row.append("" if entry.get(key) is None else f"{entry[key] * factor:,.{decimals}f}")
         rows.append(row)

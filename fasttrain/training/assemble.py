@@ -20,7 +20,7 @@ from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.size_check import check_sizes
-from fasttrain.training.speed import compiled, set_precision
+from fasttrain.training.speed import compiled, has_fast_bf16, set_precision
 from fasttrain.training.stepper import Stepper
 from fasttrain.training.swa import WeightAverage
 
@@ -91,6 +91,8 @@ def _training_amp(setting: str, device: torch.device) -> Amp:
     amp = resolve_amp(setting, device)
     if amp == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 needs a GPU to train; on a CPU use --amp bf16 or off")
+    if amp == "bf16" and device.type == "cpu" and not has_fast_bf16():
+        say("this CPU computes bf16 in float32, so --amp bf16 saves memory and no time")
     return amp
 
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 
 from fasttrain.base.console import PLAIN_LINE_EVERY_S, say
@@ -15,9 +16,6 @@ from fasttrain.base.runs import RunFolder
 from fasttrain.loading.batch import Batch
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.trackers import Tracker
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REFRESH_EVERY_S = 0.5
 
@@ -72,7 +70,7 @@ class Monitor:
         self,
         run: RunFolder,
         table: EpochTable,
-        grid: Callable[[Batch], "Figure"] | None = None,
+        grid: Callable[[Batch], np.ndarray] | None = None,
         make_trackers: Callable[[], list[Tracker]] = list,
     ) -> None:
         self._run, self._grid, self._make_trackers = run, grid, make_trackers
@@ -112,7 +110,7 @@ class Monitor:
     def samples(self, epoch: int, batch: Batch) -> None:
         """Record what the model gets to see, for TensorBoard: once, of the first batch that this process trains on."""
         if self._grid is not None and self._board is not None:
-            self._board.add_figure("training samples", self._grid(batch), epoch)
+            self._board.add_image("training samples", self._grid(batch), epoch, dataformats="HWC")
         self._grid = None
 
     @contextmanager

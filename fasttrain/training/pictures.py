@@ -1,38 +1,33 @@
 """Training samples as the model sees them, for a look at labels and augmentation."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from fasttrain.loading.batch import Batch
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MAX_SAMPLES = 24
 COLUMNS = 6
 _MAX_NAME = 22
+_SIDE, _MARGIN, _LINE = 160, 6, 20  # of a picture, between them, of the name above; pixels
 
 
 def sample_grid(
     batch: Batch, class_names: Sequence[str] | None, mean: Sequence[float], std: Sequence[float]
-) -> "Figure":
-    """The first valid samples of a batch with their labels, normalisation undone."""
-    from matplotlib.figure import Figure
-
+) -> np.ndarray:
+    """The first valid samples of a batch with their labels, normalisation undone: uint8 (H, W, 3)."""
     rows = torch.nonzero(batch.valid)[:MAX_SAMPLES, 0]
-    pixels = pixels_of(batch.images[rows], mean, std)
-    labels = batch.labels[rows].tolist()
-    down = max(1, -(-len(rows) // COLUMNS))
-    figure = Figure(figsize=(1.7 * COLUMNS, 1.9 * down), layout="constrained")
-    for axes in figure.subplots(down, COLUMNS, squeeze=False).ravel():
-        axes.set_axis_off()
-    for axes, image, label in zip(figure.axes, pixels, labels, strict=False):
-        axes.imshow(image)
-        axes.set_title(_name(label, class_names), fontsize=7, parse_math=False)
-    return figure
+    pixels, labels = pixels_of(batch.images[rows], mean, std), batch.labels[rows].tolist()
+    wide, high = _SIDE + _MARGIN, _LINE + _SIDE + _MARGIN
+    grid = Image.new("RGB", (COLUMNS * wide + _MARGIN, -(-len(rows) // COLUMNS) * high + _MARGIN), "white")
+    drawing, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        left, top = _MARGIN + number % COLUMNS * wide, _MARGIN + number // COLUMNS * high
+        drawing.text((left, top), shown_name(label, class_names), "black", font)
+        grid.paste(Image.fromarray(image).resize((_SIDE, _SIDE)), (left, top + _LINE))
+    return np.asarray(grid)
 
 
 def pixels_of(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -43,6 +38,7 @@ def pixels_of(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
     return result
 
 
-def _name(label: int, class_names: Sequence[str] | None) -> str:
+def shown_name(label: int, class_names: Sequence[str] | None) -> str:
+    """What a label is called, shortened where it is long."""
     name = class_names[label] if class_names is not None and 0 <= label < len(class_names) else str(label)
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,9 +33,6 @@ from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
 from fasttrain.training.trackers import check_trackers, open_trackers
 from fasttrain.training.validation import MAIN, Validation
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LAST, BEST, STATE, AVERAGED = "last.safetensors", "best.safetensors", "last.state.pt", "swa.safetensors"
 
@@ -361,7 +359,7 @@ class Trainer:
             **options,
         )
 
-    def _sample_grid(self, batch: Batch) -> "Figure":
+    def _sample_grid(self, batch: Batch) -> np.ndarray:
         return sample_grid(batch, self.class_names, self.eval_view.mean, self.eval_view.std)
 
     def _train_view(self) -> TrainView:

@@ -125,8 +125,9 @@ class TrainSettings(Settings):
         amp: ``auto`` is bf16 on CUDA and off on CPU.
         channels_last: memory format of the model.
         tf32: float32 products and convolutions of a GPU may round their factors to 10 bits, several times as fast.
-        compile: mode of torch.compile, which takes a minute or more at the start; ``reduce-overhead`` replays CUDA
-            graphs.
+        compile: mode of torch.compile, which takes a minute or more at the start. It compiles the model; loss, clipping
+            and optimizer stay outside. ``reduce-overhead`` and ``max-autotune`` replay the model's passes as CUDA
+            graphs, whose gradients cannot be added up (torch issue 169545), so not with `micro_batch`.
         micro_batch: images that pass through the model at a time, where a batch is too large for the memory.
         grad_checkpointing: compute activations anew in the backward pass: less memory, a third more time.
         freeze: shell patterns of parameter names that do not learn (``stem.*``).
@@ -227,6 +228,20 @@ class TrainSettings(Settings):
                 )
         if self.lr_with_batch != "none" and self.batch_schedule is None:
             raise ValueError("lr_with_batch says how the learning rate follows batch_schedule, which is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _replayed_gradients_are_not_added_up(self) -> "TrainSettings":
+        if self.batch_schedule is None:
+            largest = self.batch_size
+        else:
+            largest = max(map(self.batch_schedule, range(self.epochs)))
+        parts = self.micro_batch is not None and self.micro_batch < largest
+        if parts and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile {self.compile} replays CUDA graphs, which overwrite the gradients that micro_batch adds up; "
+                "with micro_batch take compile=default"
+            )
         return self
 
     @field_validator("extra_val")

@@ -20,3 +20,8 @@ def set_precision(tf32: bool) -> None:
 def compiled(model: nn.Module, mode: str) -> nn.Module:
     """`model` under torch.compile; DDP around it is split at its buckets, so that sending overlaps with computing."""
     return cast(nn.Module, torch.compile(model, mode=None if mode == "default" else mode))
+
+
+def has_fast_bf16() -> bool:
+    """Whether this CPU has instructions for bf16 (AVX-512 or newer, on x86), by which oneDNN gains time."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
 from fasttrain.loading.batch import Batch
+from fasttrain.training.averaging import Averaging
 from fasttrain.training.distillation import Teacher, distillation_loss
 from fasttrain.training.freezing import frozen_norms
 from fasttrain.training.monitor import LaggedLoss
@@ -28,6 +29,7 @@ class Stepper:
         module: the model itself.
         model: what is called: the model, compiled or under DDP where that is wanted.
         ema: moving average of the model, or None.
+        clip_norm: largest L2 norm of the gradients; 0: they are not clipped, or the optimizer does that.
         swa: mean of the model at the ends of epochs, or None.
         micro_batch: images that pass through the model at a time; None for all of a batch. The gradient is that of the
             whole batch (batch statistics are those of each part).
@@ -57,6 +59,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self._frozen_norms = frozen_norms(self.module)
         self._graph_unknown = bool(getattr(self.model, "static_graph", False))  # to DDP, that relies on it
+        self._averaging = None if self.ema is None else Averaging(self.ema, self.module, self.optimizer)
 
     def train(self) -> None:
         """Put the model into training mode; frozen normalisation layers keep their statistics."""
@@ -71,10 +74,12 @@ class Stepper:
         # Seeding by the step's number makes dropout the same after a resume, with no generator state to store.
         torch.manual_seed(hash((self.seed, global_step, rank())) & 0x7FFF_FFFF_FFFF_FFFF)
         self.schedule.apply(self.optimizer, global_step)
+        if self._averaging is not None:
+            self._averaging.before(global_step)
         samples = batch.valid.sum()
         self._update(batch, samples, loss_sum)
-        if self.ema is not None:
-            self.ema.update(self.module, step=global_step)
+        if self._averaging is not None:
+            self._averaging.after(global_step)
 
     def try_batch(self, batch: Batch) -> None:
         """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""

@@ -1,34 +1,19 @@
 """The Triton kernels against the plain reference: on a GPU, else in Triton's interpreter, in a process of its own."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from fasttrain.kernels import device_stage
 
 from . import device_stage_cases as cases
+from .interpreted import DEVICE, on_device, outside, run_in_interpreter
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux only")
 
-# It has to be set before the kernels are imported.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
-on_device = pytest.mark.skipif(
-    DEVICE == "cpu" and not INTERPRETED, reason="no GPU here; see test_all_of_this_in_the_interpreter"
-)
 
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@outside
 def test_all_of_this_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert " passed" in done.stdout
+    run_in_interpreter(__file__)
 
 
 @on_device

@@ -1,5 +1,7 @@
 """Every variant of the kernels is compiled: that needs no GPU, and Triton's interpreter lets more pass."""
 
+import re
+
 import pytest
 
 triton = pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux only")
@@ -7,17 +9,21 @@ triton = pytest.importorskip("triton", reason="Triton comes with torch for CUDA 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from fasttrain.kernels.triton import finish, resample  # noqa: E402
+from fasttrain.kernels.triton import finish, resample, update_parts, weight_update  # noqa: E402
 
 SCALES = dict.fromkeys(("s0", "s1", "s2", "h0", "h1", "h2"), "fp32")
 CROP = {"HEIGHT": 31, "WIDTH": 33, "OUT_H": 28, "OUT_W": 30}
 
 
-def build(kernel: object, types: dict[str, str], constants: dict[str, object], warps: int = 4) -> bytes:
-    """Machine code for compute capability 8.0 (A100)."""
+def compiled(kernel: object, types: dict[str, str], constants: dict[str, object], warps: int, capability: int) -> dict:
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}  # type: ignore[attr-defined]
     source = ASTSource(kernel, signature, constants)
-    return triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps}).asm["cubin"]
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps}).asm
+
+
+def build(kernel: object, types: dict[str, str], constants: dict[str, object], warps: int = 4) -> bytes:
+    """Machine code for compute capability 8.0 (A100)."""
+    return compiled(kernel, types, constants, warps, 80)["cubin"]
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
@@ -45,3 +51,44 @@ def test_resample(bicubic: bool, wide: bool) -> None:
     types = {"source": "*u8", "parameters": "*i64", "out": "*bf16", **SCALES}
     assert build(resample.resample_kernel, types, {**constants, "PLANAR": wide, "ROUND": False}, 1)
     assert build(resample.resample_kernel, {**types, "out": "*u8"}, {**constants, "PLANAR": not wide, "ROUND": True}, 1)
+
+
+TABLES = {
+    "tensors": "*i64",
+    "owners": "*i32",
+    "rates": "*fp64",
+    **dict.fromkeys(("steps", "partials", "scale", "found_inf", "decisions", "ratios"), "*fp32"),
+    **dict.fromkeys(("tensor_count", "chunk_count"), "i32"),
+    **dict.fromkeys(("norm_limit", "norm_floor"), "fp32"),
+}
+
+
+def vectors(ptx: str) -> tuple[int, int]:
+    """How many instructions read and write 16 bytes a thread."""
+    return len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)), len(re.findall(r"st\.global\S*\.v4\.b32", ptx))
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_what_a_step_decides(capability: int) -> None:
+    for flag in (False, True):
+        constants = {"CLIPS": flag, "SCALED": flag, "BLOCK": 1024, "TENSORS": 128}
+        assert compiled(update_parts.decide_kernel, TABLES, constants, 4, capability)["cubin"]
+    assert compiled(weight_update.lamb_ratios_kernel, TABLES, {"BLOCK": 1024}, 4, capability)["cubin"]
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("number", [0, 1])
+def test_updates_read_and_write_vectors(number: int, capability: int) -> None:
+    """Two vectors a thread and tensor, of whole blocks; a gradient in bfloat16 is one. (LLVM may double a loop.)"""
+    constants = {"NUMBER": number, "TYPE": update_parts.TYPES[number], "BLOCK": update_parts.VALUES}
+    gradient = 2 - number
+
+    def found(kernel: object, **flags: bool) -> tuple[int, int]:
+        return vectors(compiled(kernel, TABLES, {**constants, **flags}, 4, capability)["ptx"])
+
+    assert found(update_parts.norm_kernel, SCALED=True) == (gradient, 0)
+    assert found(weight_update.adamw_kernel, AVERAGES=False) >= (gradient + 6, 6)
+    assert found(weight_update.adamw_kernel, AVERAGES=True) == (gradient + 8, 8)
+    assert found(weight_update.lamb_moments_kernel) == (gradient + 6, 4)
+    del constants["NUMBER"], constants["TYPE"]
+    assert found(weight_update.lamb_apply_kernel, AVERAGES=True) == (8, 4)

@@ -188,6 +188,15 @@ def test_impossible_settings_are_refused_before_the_first_step(tmp_path):
         assembled(tmp_path, model="dla46_c", grad_checkpointing=True)
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_gradients_of_parts_are_not_added_up_in_memory_that_a_graph_overwrites(mode):
+    values = {"data": "a", "compile": mode, "batch_size": 8}
+    with pytest.raises(ConfigError, match=f"compile {mode} replays CUDA graphs.*take compile=default"):
+        load_settings(TrainSettings, values | {"micro_batch": 4})
+    assert load_settings(TrainSettings, values | {"micro_batch": 8}).compile == mode
+    assert load_settings(TrainSettings, values | {"compile": "default", "micro_batch": 4}).micro_batch == 4
+
+
 def test_the_precision_policy_is_set_as_stated():
     set_precision(False)
     assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

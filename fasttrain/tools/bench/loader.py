@@ -99,7 +99,7 @@ def bench_loader(source: Path, settings: LoaderBench | None = None) -> dict[str,
         "scale": list(settings.scale),
         "batch_size": settings.batch_size,
         "results": [outcome.as_json() for group in outcomes for _, outcome in group],
-        "ratios": [entry for group in outcomes for entry in _ratios(group)],
+        "ratios": [entry for group in outcomes for entry in ratios_to_peers(group)],
         "missing": [f"{entrant.name}: {absence(entrant)}" for entrant in known if entrant.missing()],
     }
 
@@ -218,8 +218,8 @@ def _measure(
     return list(zip(entered, outcomes, strict=True))
 
 
-def _ratios(group: list[tuple[Entrant, Outcome]]) -> list[dict[str, Any]]:
-    """Each of ours over each peer that had the same source, fastest peer first."""
+def ratios_to_peers(group: list[tuple[Entrant, Outcome]]) -> list[dict[str, Any]]:
+    """Each of ours over each peer that had the same labels, fastest peer first."""
     found = []
     outcomes = [outcome for _, outcome in group]
     for ours in (outcome for entrant, outcome in group if entrant.ours):

@@ -1,9 +1,6 @@
 """A process that runs one contestant of the loader benchmark once: ``python -m … JOB.json``."""
 
 import importlib
-import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,17 +9,14 @@ from typing import Any
 
 import torch
 
-from fasttrain.base.errors import FasttrainError
+from fasttrain.tools.bench.contestant_process import print_figures
 from fasttrain.tools.bench.loader_job import LoaderJob
-from fasttrain.tools.bench.memory import PeakMemory, descendants
+from fasttrain.tools.bench.memory import PeakMemory
+from fasttrain.tools.bench.wrong_output import WrongOutputError
 
 MEAN_TOLERANCE = 0.35  # of normalised values; pixels that were not normalised are off by 1 and more
 STD_TOLERANCE = 1.5  # as a factor
 STEP = 8  # between pixels that are looked at
-
-
-class WrongOutputError(FasttrainError):
-    """A contestant's batches are not what was asked for."""
 
 
 class OutputCheck:
@@ -81,18 +75,7 @@ class OutputCheck:
 def main() -> None:
     """Measure, check, and print the figures."""
     job = LoaderJob.read(Path(sys.argv[1]))
-    code = 1
-    try:
-        print(json.dumps(run(job)), flush=True)
-        code = 0
-    except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"{type(error).__name__}: {message}", file=sys.stderr, flush=True)
-    finally:
-        # Some peers hang when they are taken down half-way, and their workers would hold the pipes open.
-        for process in descendants(os.getpid()):
-            os.kill(process, signal.SIGKILL)
-        os._exit(code)
+    print_figures(lambda: run(job))
 
 
 def run(job: LoaderJob) -> dict[str, Any]:

@@ -28,6 +28,7 @@ SHOWN_PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "lightning",
     "ffcv",
     "opencv-python-headless",
     "simplejpeg",

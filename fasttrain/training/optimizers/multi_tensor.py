@@ -42,7 +42,7 @@ class MultiTensorOptimizer(torch.optim.Optimizer):
     averages: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        _check(defaults)
+        check_defaults(defaults)
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -97,7 +97,12 @@ def update_moments(means: list[Tensor], squares: list[Tensor], gradients: list[T
     torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
 
 
-def _check(defaults: dict[str, Any]) -> None:
+def check_defaults(defaults: dict[str, Any]) -> None:
+    """Refuse what no optimizer can work with.
+
+    Raises:
+        ValueError: a rate is negative, or a beta not in [0, 1).
+    """
     for name in ("lr", "eps", "weight_decay"):
         if defaults.get(name, 0) < 0:
             raise ValueError(f"{name} must not be negative, but is {defaults[name]}")

@@ -10,6 +10,7 @@ from torch import optim
 
 from fasttrain.base.errors import ConfigError
 from fasttrain.training.optimizers.apex import apex_class
+from fasttrain.training.optimizers.fused import fused_class
 from fasttrain.training.optimizers.lamb import Lamb
 from fasttrain.training.optimizers.novograd import NovoGrad
 from fasttrain.training.optimizers.rectified import AdaBelief, RAdam
@@ -119,6 +120,16 @@ _OWN = {
     "radam": Kind("RAdam (Liu et al. 2020), decoupled weight decay; multi-tensor", lambda: RAdam, 5e-4, 0.05),
     "ranger": Kind(
         "Ranger: RAdam, Lookahead and gradient centralisation (Wright 2019); multi-tensor", lambda: _ranger, 5e-4, 0.05
+    ),
+    "triton:adamw": Kind(
+        "AdamW; clipping, update and moving average of all weights in one pass of our kernels, for CUDA",
+        lambda: fused_class("adamw"),
+        5e-4,
+        0.05,
+        clips=True,
+    ),
+    "triton:lamb": Kind(
+        "LAMB, clips at norm 1; the same in two passes", lambda: fused_class("lamb"), 2e-3, 0.02, clips=True
     ),
     "apex:adam": Kind(
         "apex FusedAdam, weight decay as L2", _apex("FusedAdam", adam_w_mode=False), 5e-4, 0.0, device="cuda"
