@@ -55,10 +55,16 @@ class BatchFormer(nn.Module):
         if not (self.across_ranks and world_size() > 1):
             result: Tensor = self.encoder(features[:, None])[:, 0]
             return result
-        everywhere = _AllGather.apply(features.float()).to(features.dtype)  # type: ignore[no-untyped-call]
+        everywhere = _of_all_ranks(features.float()).to(features.dtype)
         own = slice(rank() * len(features), (rank() + 1) * len(features))
         result = self.encoder(everywhere[:, None])[own, 0]
         return result
+
+
+@torch.compiler.disable  # the gradient's way back over the ranks is not for a compiler
+def _of_all_ranks(own: Tensor) -> Tensor:
+    everywhere: Tensor = _AllGather.apply(own)  # type: ignore[no-untyped-call]
+    return everywhere
 
 
 class _AllGather(torch.autograd.Function):

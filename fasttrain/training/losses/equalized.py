@@ -66,7 +66,7 @@ class EqualizedSoftmax(Loss):
         def collect(gradient: Tensor) -> None:
             factor = upstream.pop()[:, None]  # what each sample's loss was multiplied by; 0 where it does not count
             sizes = torch.where(factor != 0, gradient / factor, 0.0).abs().double()
-            belongs = F.one_hot(labels, len(self.positive))
+            belongs = labels[:, None] == torch.arange(len(self.positive), device=labels.device)
             positive = (sizes * belongs).sum(0)
             counted = (factor != 0).sum().double()[None]
             self._sums += torch.cat([positive, sizes.sum(0) - positive, counted])
