@@ -63,7 +63,7 @@ class BatchFormer(nn.Module):
 
 @torch.compiler.disable  # the gradient's way back over the ranks is not for a compiler
 def _of_all_ranks(own: Tensor) -> Tensor:
-    everywhere: Tensor = _AllGather.apply(own)  # type: ignore[no-untyped-call]
+    everywhere: Tensor = _AllGather.apply(own)
     return everywhere
 
 

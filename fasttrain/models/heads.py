@@ -157,11 +157,10 @@ def add_training_parts(model: nn.Module, head: HeadSettings, former: BatchFormer
     if former.layers == 0 and head.dropout_samples == 1:
         return
     name, classifier = _classifier(model, "batch_former" if former.layers else "head.dropout_samples")
-    if not isinstance(classifier, CosineHead):
-        classifier = LinearHead(classifier)
-        model.set_submodule(name, classifier)
-    encoder = BatchFormer(classifier.in_features, former) if former.layers else None
-    classifier.in_training = InTraining(encoder, head.dropout_samples, head.dropout_rate)
+    replaced = classifier if isinstance(classifier, CosineHead) else LinearHead(classifier)
+    model.set_submodule(name, replaced)
+    encoder = BatchFormer(replaced.in_features, former) if former.layers else None
+    replaced.in_training = InTraining(encoder, head.dropout_samples, head.dropout_rate)
 
 
 def kept_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -48,7 +48,9 @@ def test_cosines_are_exact_under_autocast():
     assert found.dtype == torch.float32 and torch.equal(found, head(features))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "resnetv2_50x1_bit", "vgg11"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "test_convnext", "resnetv2_50x1_bit", "mobilenetv3_small_050"]
+)
 def test_a_head_takes_the_place_of_the_classifier(name):
     model = create_model(name, 3, size=32 if name == "test_vit" else None, head=COSINE).eval()
     images = torch.randn(2, 3, 64 if name != "test_vit" else 32, 64 if name != "test_vit" else 32)

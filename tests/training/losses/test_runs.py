@@ -112,7 +112,13 @@ ALL_OF_IT = {
         {"batch_former": {"layers": 2, "across_ranks": True}, "sam_rho": 0.05},
         {"amp": "bf16", "batch_former": {"layers": 1}, "loss": {"kind": "softmax_eql", "hardest": 0.5}},
         {"loss": {"kind": "jsd"}, "head": {"kind": "cosine"}, "micro_batch": 4, "optimizer": {"head_lr": 10}},
-        {"loss": {"kind": "jsd"}, "head": {"kind": "linear"}, "batch_former": {"layers": 1}, "model": "test_vit"},
+        {
+            "loss": {"kind": "jsd"},
+            "head": {"kind": "linear"},
+            "batch_former": {"layers": 1},
+            "model": "test_vit",
+            "optimizer": {"layer_decay": 0.75},
+        },
     ],
     ids=str,
 )
