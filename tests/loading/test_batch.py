@@ -12,6 +12,7 @@ def test_parts_hold_all_views_of_their_samples():
     for place in (1, 2, 3):
         assert torch.equal(torch.cat([part[place] for part in parts]), batch[place])
     assert torch.equal(all_views(images), torch.cat(list(images))) and torch.equal(first_view(images), images[0])
-    single = batch._replace(images=images[0])
-    assert torch.equal(torch.cat([part.images for part in split_batch(single, 3)]), images[0])
-    assert all_views(images[0]) is images[0] and first_view(images[0]) is images[0]
+    alone = images[0]
+    single = batch._replace(images=alone)
+    assert torch.equal(torch.cat([part.images for part in split_batch(single, 3)]), alone)
+    assert all_views(alone) is alone and first_view(alone) is alone
