@@ -1,7 +1,6 @@
 """Typed settings: unknown keys are errors that name the nearest known key; ``a.b=c`` overrides; YAML files."""
 
 import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +33,8 @@ def refuse_idle(settings: Settings, used: set[str], by: str) -> None:
             raise ValueError(f"{name} means nothing to {by}; leave it out")
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
+def nearest_name(name: str, known: list[str]) -> str:
     """What to say of a name that is not among those known: the nearest of them, or all."""
-    known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
 

@@ -52,7 +52,7 @@ class LossSettings(Settings):
     @classmethod
     def _known(cls, kind: str) -> str:
         if kind not in KINDS:
-            raise ValueError(f"there is no such loss; {nearest_name(kind, KINDS)}")
+            raise ValueError(f"there is no such loss; {nearest_name(kind, list(KINDS))}")
         return kind
 
     @model_validator(mode="after")
