@@ -7,6 +7,9 @@ from pydantic import Field, field_validator, model_validator
 from fasttrain.base.config import Settings
 from fasttrain.loading.per_epoch import EpochRule
 from fasttrain.loading.views import Padding, Share
+from fasttrain.models.batch_former import BatchFormerSettings
+from fasttrain.models.heads import HeadSettings
+from fasttrain.training.losses.settings import LossSettings, conflict
 from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, epochs_of
 
 
@@ -200,6 +203,9 @@ class TrainSettings(Settings):
     on_error: Literal["raise", "skip"] = "raise"
     trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
     checkpoint_minutes: float = Field(default=10.0, ge=0)
+    loss: LossSettings = LossSettings()
+    head: HeadSettings = HeadSettings()
+    batch_former: BatchFormerSettings = BatchFormerSettings()
     sampling: SamplingSettings = SamplingSettings()
     distill: DistillSettings = DistillSettings()
     ddp: DdpSettings = DdpSettings()
@@ -252,6 +258,13 @@ class TrainSettings(Settings):
     def _one_start(self) -> "TrainSettings":
         if self.init != "default" and (self.weights or self.pretrained):
             raise ValueError(f"init {self.init} is for models that start without weights; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> "TrainSettings":
+        problem = conflict(self)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @field_validator("extra_val")
