@@ -233,16 +233,6 @@ class TrainSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _replayed_gradients_are_not_added_up(self) -> "TrainSettings":
-        parts = self.micro_batch is not None and self.micro_batch < self.batch_size
-        if parts and self.compile in ("reduce-overhead", "max-autotune"):
-            raise ValueError(
-                f"compile {self.compile} replays CUDA graphs, which overwrite the gradients that micro_batch adds up; "
-                "with micro_batch take compile=default"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _schedules_lie_in_the_run(self) -> "TrainSettings":
         for name, rule in (("size_schedule", self.size_schedule), ("batch_schedule", self.batch_schedule)):
             if rule is not None and rule.last_epoch >= self.epochs:
@@ -265,6 +255,20 @@ class TrainSettings(Settings):
         problem = conflict(self)
         if problem is not None:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _replayed_gradients_are_not_added_up(self) -> "TrainSettings":
+        if self.batch_schedule is None:
+            largest = self.batch_size
+        else:
+            largest = max(map(self.batch_schedule, range(self.epochs)))
+        parts = self.micro_batch is not None and self.micro_batch < largest
+        if parts and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile {self.compile} replays CUDA graphs, which overwrite the gradients that micro_batch adds up; "
+                "with micro_batch take compile=default"
+            )
         return self
 
     @field_validator("extra_val")

@@ -21,6 +21,7 @@ from fasttrain.tools.bench.train import TrainBench, bench_train, prepare
 from fasttrain.tools.bench.train_job import DEFAULTS, EQUAL, TRAINERS, TrainJob
 from fasttrain.tools.bench.train_watch import Watch
 from fasttrain.tools.bench.wrong_output import WrongOutputError
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.optimizers import create_optimizer
 from fasttrain.training.schedule import Schedule
 
@@ -179,7 +180,7 @@ def test_all_have_the_same_optimizer_and_rates(optimizer: str, job: TrainJob) ->
     facts = [facts_of(one) for one in made]
     assert facts[0] == facts[1] == facts[2]
     assert len(facts[0]) == 2 and {entry["lr"] for entry in facts[0].values()} == {job.lr}
-    ours = Schedule(settings["schedule"], job.lr, job.steps_per_epoch, job.epochs)
+    ours = Schedule(settings["schedule"], job.lr, EpochTable.even(job.steps_per_epoch, job.epochs))
     timm_rates, torch_rates = rates(job, made[1], made[2])
     wanted = [job.lr * job.lr_share(step) for step in range(job.steps)]
     assert [ours.lr(step) for step in range(job.steps)] == pytest.approx(wanted, abs=1e-9)

@@ -8,6 +8,7 @@ from timm.utils import ModelEmaV3
 
 from fasttrain.base.errors import ConfigError
 from fasttrain.loading.batch import Batch
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.optimizers import check_optimizer, clips_itself, create_optimizer, parameter_groups
 from fasttrain.training.optimizers.fused import FusedAdamW, FusedLamb
@@ -66,7 +67,7 @@ def make_stepper(name: str, ema: bool = True, buffers: str = "average", **change
         module=net,
         model=net,
         optimizer=create_optimizer(net, settings),
-        schedule=Schedule(ScheduleSettings(kind="cosine", warmup_epochs=0.2), 0.01, 10, 1),
+        schedule=Schedule(ScheduleSettings(kind="cosine", warmup_epochs=0.2), 0.01, EpochTable.even(10, 1)),
         ema=ModelEmaV3(net, decay=0.7, use_warmup=True, exclude_buffers=buffers == "copy") if ema else None,
         device=torch.device(DEVICE),
         amp="off",

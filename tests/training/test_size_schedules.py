@@ -152,6 +152,7 @@ def test_a_resumed_run_keeps_its_schedules(settings):
         ({"size_schedule": {0: 32, 3: 48}}, "size_schedule speaks of epoch 3, but the last of 3, counted from 0, is 2"),
         ({"size_schedule": {"from": 32, "to": 64, "end": 9}}, "size_schedule speaks of epoch 9, but the last of 3"),
         ({"batch_schedule": {0: 4, 5: 8}}, "batch_schedule speaks of epoch 5"),
+        ({"batch_size": 2, "micro_batch": 4, "compile": "reduce-overhead"}, "replays CUDA graphs"),
         ({"batch_schedule": None}, "lr_with_batch says how the learning rate follows batch_schedule, which is not"),
         ({"batch_schedule": {0: 4, 1: 30}}, "a batch of 30 needs 30 samples, the data set has 24"),
         ({"size_schedule": {1: 32}}, "rise from 0"),
