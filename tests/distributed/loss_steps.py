@@ -14,6 +14,7 @@ from fasttrain.base.process import is_main, rank, world_size
 from fasttrain.loading.batch import Batch
 from fasttrain.models.batch_former import BatchFormerSettings
 from fasttrain.models.heads import HeadSettings, add_training_parts
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import make_criterion
 from fasttrain.training.losses.settings import LossSettings
@@ -53,7 +54,7 @@ def main(kind: str) -> None:
         module=module,
         model=data_parallel(module, device, DdpSettings()),
         optimizer=torch.optim.SGD(module.parameters(), lr=0.5),
-        schedule=Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.5, 10, 1),
+        schedule=Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.5, EpochTable.even(10, 1)),
         ema=None,
         device=device,
         amp="off",

@@ -8,6 +8,7 @@ import torch
 
 from fasttrain.loading.batch import Batch
 from fasttrain.models.heads import HeadSettings
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import make_criterion
 from fasttrain.training.losses.settings import LossSettings
@@ -84,7 +85,7 @@ def test_masked_and_evaluated_samples_leave_no_trace():
 
 
 def make_stepper(module, **options):
-    schedule = Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, 10, 1)
+    schedule = Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, EpochTable.even(10, 1))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     how = {"ema": None, "device": CPU, "amp": "off", "label_smoothing": 0.0, "clip_norm": 0.0, "seed": 0}
     return Stepper(module.train(), module, optimizer, schedule, loss=eql(), **{**how, **options})
