@@ -67,6 +67,7 @@ class BatchPool:
         vflip: np.ndarray,
         keep: np.ndarray | None,
         keep_at: np.ndarray,
+        program: tuple[object, ...] | None,
     ) -> Filling: ...
 
 def usable_simd() -> list[str]: ...
@@ -81,5 +82,17 @@ def finish(
     shift: tuple[float, float, float],
     operations: np.ndarray | None,
     factors: np.ndarray | None,
+    threads: int,
+) -> None: ...
+def augment(
+    *,
+    pixels: np.ndarray,
+    out: np.ndarray,
+    dtype: str,
+    scale: tuple[float, float, float],
+    shift: tuple[float, float, float],
+    program: tuple[object, ...],
+    masks: np.ndarray | None,
+    out_masks: np.ndarray | None,
     threads: int,
 ) -> None: ...

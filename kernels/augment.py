@@ -16,12 +16,11 @@ errors of a whole number), and are the same bytes on all instruction sets of a C
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fasttrain.kernels import augment_plain
-from fasttrain.kernels.augment_program import Program
+from fasttrain.kernels.augment_program import Program, native_program
 from fasttrain.kernels.pixels import FAST_TYPES, Target
 
 try:
@@ -88,21 +87,6 @@ def augment(
     else:
         _augment_plain(pixels, program, target, masks, out, out_masks)
     return out if target is None else out.permute(0, 3, 1, 2)
-
-
-def native_program(program: Program) -> tuple[object, ...]:
-    """The form that the C++ threads take."""
-    style = program.style
-    return (
-        program.operations.astype(np.int32),
-        program.arguments.astype(np.float32),
-        program.seeds.astype(np.uint64),
-        style.fill,
-        style.mask_fill,
-        style.bilinear,
-        style.noise_mean,
-        style.noise_deviation,
-    )
 
 
 def _augment_native(

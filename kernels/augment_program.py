@@ -137,3 +137,18 @@ def joined(programs: Sequence[Program]) -> Program:
         operations=np.concatenate([program.operations for program in programs], 1),
         arguments=np.concatenate([program.arguments for program in programs], 1),
     )
+
+
+def native_program(program: Program) -> tuple[object, ...]:
+    """The form that the C++ threads take."""
+    style = program.style
+    return (
+        program.operations.astype(np.int32),
+        program.arguments.astype(np.float32),
+        program.seeds.astype(np.uint64),
+        style.fill,
+        style.mask_fill,
+        style.bilinear,
+        style.noise_mean,
+        style.noise_deviation,
+    )

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from fasttrain.base.config import Settings, load_settings
 from fasttrain.base.errors import ConfigError
+from fasttrain.loading.augment.settings import Augment
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,6 +36,7 @@ class TrainView(_View):
         ratio: bounds of its aspect ratio (width / height).
         hflip, vflip: probability of each flip.
         color_jitter: strength of (brightness, contrast, saturation, hue), as torchvision's ColorJitter takes them.
+        augment: policies, erasing and more (see `fasttrain.loading.augment.settings.Augment`).
     """
 
     kind: Literal["train"] = "train"
@@ -43,6 +45,7 @@ class TrainView(_View):
     hflip: Share = 0.5
     vflip: Share = 0.0
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    augment: Augment = Augment()
 
     @model_validator(mode="after")
     def _ordered(self) -> "TrainView":
