@@ -1,5 +1,6 @@
 """From settings to everything that a step needs."""
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -9,9 +10,12 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, resolve_amp
 from fasttrain.loading.loader import Loader
 from fasttrain.models.create import create_model, has_own_head, zero_head
+from fasttrain.models.heads import add_training_parts, put_head
 from fasttrain.models.weights import load_weights
 from fasttrain.training.distillation import open_teacher
 from fasttrain.training.freezing import freeze
+from fasttrain.training.losses.base import Facts
+from fasttrain.training.losses.criterion import Criterion, make_criterion, needs_counts
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
@@ -32,6 +36,8 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
     """
     module = _create_model(settings, num_classes, size)
+    add_training_parts(module, settings.head, settings.batch_former)
+    loss = _make_loss(settings, device, num_classes, loader)
     set_precision(settings.tf32)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -54,7 +60,17 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
         sam_rho=settings.sam_rho,
         teacher=open_teacher(settings.distill, loader, size, amp),
         distill=settings.distill,
+        loss=loss,
     )
+
+
+def _make_loss(settings: TrainSettings, device: torch.device, num_classes: int, loader: Loader) -> Criterion:
+    loss, head, counts, names = settings.loss, settings.head, None, None
+    if needs_counts(loss, head):
+        counts = torch.from_numpy(np.bincount(loader.labels, minlength=num_classes))  # of all ranks: it knows all rows
+    if isinstance(loss.class_weights, str):
+        names = loader.class_names
+    return make_criterion(loss, head, settings.label_smoothing, Facts(num_classes, counts, device), names)
 
 
 def _average(module: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
@@ -75,7 +91,10 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
     options = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
     if settings.drop_path_rate:
         options["drop_path_rate"] = settings.drop_path_rate
-    model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)
+    # A file whose tensors are told by their order holds timm's classifier, so the head comes after it.
+    by_order = settings.weights is not None and settings.weights_match == "order"
+    head = None if by_order else settings.head
+    model = create_model(settings.model, num_classes, size=size, head=head, pretrained=settings.pretrained, **options)
     if settings.grad_checkpointing:
         try:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -87,6 +106,9 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
         zero_head(model)
     if settings.weights is not None:
         loaded = load_weights(model, settings.weights, settings.weights_match)
-        head = "with a new head" if loaded.head_replaced else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {head} for {num_classes} classes")
+        fresh = loaded.head_replaced or (by_order and settings.head.kind != "linear")
+        told = "with a new head" if fresh else "with their own head"
+        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told} for {num_classes} classes")
+    if by_order:
+        put_head(model, settings.head)
     return model

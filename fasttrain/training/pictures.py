@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, first_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ def sample_grid(
     from matplotlib.figure import Figure
 
     rows = torch.nonzero(batch.valid)[:MAX_SAMPLES, 0]
-    pixels = pixels_of(batch.images[rows], mean, std)
+    pixels = pixels_of(first_view(batch.images)[rows], mean, std)
     labels = batch.labels[rows].tolist()
     down = max(1, -(-len(rows) // COLUMNS))
     figure = Figure(figsize=(1.7 * COLUMNS, 1.9 * down), layout="constrained")

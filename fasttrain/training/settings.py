@@ -5,6 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
+from fasttrain.models.batch_former import BatchFormerSettings
+from fasttrain.models.heads import HeadSettings
+from fasttrain.training.losses.settings import LossSettings, conflict
 from fasttrain.training.schedule_settings import ScheduleSettings, epochs_of
 
 
@@ -179,6 +182,9 @@ class TrainSettings(Settings):
     on_error: Literal["raise", "skip"] = "raise"
     trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
     checkpoint_minutes: float = Field(default=10.0, ge=0)
+    loss: LossSettings = LossSettings()
+    head: HeadSettings = HeadSettings()
+    batch_former: BatchFormerSettings = BatchFormerSettings()
     sampling: SamplingSettings = SamplingSettings()
     distill: DistillSettings = DistillSettings()
     ddp: DdpSettings = DdpSettings()
@@ -203,6 +209,13 @@ class TrainSettings(Settings):
     def _swa_begins_in_the_run(self) -> "TrainSettings":
         if self.swa_start is not None and self.swa_start > self.epochs:
             raise ValueError(f"swa_start {self.swa_start} lies behind the last of {self.epochs} epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> "TrainSettings":
+        problem = conflict(self)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @field_validator("extra_val")

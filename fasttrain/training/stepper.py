@@ -4,15 +4,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, all_views, first_view, split_batch
+from fasttrain.models.heads import alone
 from fasttrain.training.distillation import Teacher, distillation_loss
 from fasttrain.training.freezing import frozen_norms
+from fasttrain.training.losses.criterion import Criterion, plain_criterion
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import DistillSettings
@@ -29,11 +30,14 @@ class Stepper:
         model: what is called: the model, compiled or under DDP where that is wanted.
         ema: moving average of the model, or None.
         swa: mean of the model at the ends of epochs, or None.
+        label_smoothing: of the cross-entropy, where no `loss` is given.
         micro_batch: images that pass through the model at a time; None for all of a batch. The gradient is that of the
             whole batch (batch statistics are those of each part).
         sam_rho: radius of sharpness-aware minimisation; 0 turns it off.
         teacher: gives the soft targets of a batch, or None; how much they count, and how soft they are, is said in
             `distill`.
+        loss: gives each sample's loss; in training the model may give several rows of logits for each image (see
+            `fasttrain.models.heads.InTraining`).
     """
 
     module: nn.Module
@@ -51,11 +55,13 @@ class Stepper:
     sam_rho: float = 0.0
     teacher: Teacher | None = None
     distill: DistillSettings = field(default_factory=DistillSettings)
+    loss: Criterion | None = None
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == "fp16")
         self._frozen_norms = frozen_norms(self.module)
+        self.criterion = self.loss or plain_criterion(self.label_smoothing)
 
     def train(self) -> None:
         """Put the model into training mode; frozen normalisation layers keep their statistics."""
@@ -70,12 +76,13 @@ class Stepper:
         self.schedule.apply(self.optimizer, global_step)
         samples = batch.valid.sum()
         self._update(batch, samples, loss_sum)
+        self.criterion.end_step()
         if self.ema is not None:
             self.ema.update(self.module, step=global_step)
 
     def try_batch(self, batch: Batch) -> None:
         """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""
-        with self._exchange(False):
+        with self._exchange(False), alone(self.module), self.criterion.unobserved():
             self._losses(batch).sum().backward()
 
     def _update(self, batch: Batch, samples: Tensor, loss_sum: LaggedLoss) -> None:
@@ -83,7 +90,7 @@ class Stepper:
         if self.sam_rho > 0:
             # Each rank climbs by the gradient of its own samples, so only the second one is averaged over them.
             losses = self._backward(batch, samples, averaged=False)
-            with ascended(self.module, self.sam_rho):
+            with ascended(self.module, self.sam_rho), self.criterion.unobserved():
                 self.optimizer.zero_grad()
                 self._backward(batch, samples)
         else:
@@ -102,8 +109,7 @@ class Stepper:
             averaged: over the ranks.
         """
         total = torch.zeros((), device=samples.device)
-        size = self.micro_batch or len(batch.images)
-        parts = [Batch(*part) for part in zip(*(tensor.split(size) for tensor in batch), strict=True)]
+        parts = split_batch(batch, self.micro_batch or len(batch.labels))
         for number, part in enumerate(parts, 1):
             with self._exchange(averaged and number == len(parts)):
                 loss = self._losses(part).sum()
@@ -114,12 +120,12 @@ class Stepper:
     def _losses(self, batch: Batch) -> Tensor:
         """(B,) float32, 0 for masked samples."""
         with autocast(self.device, self.amp):
-            logits = self.model(batch.images)
-        labels = batch.labels.clamp(min=0)
-        losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self.label_smoothing)
+            logits = self.model(all_views(batch.images))
+        losses = self.criterion(logits, batch.labels.clamp(min=0), batch.valid)
         if self.teacher is not None:
-            scores = self.teacher(batch.images, batch.ids)
-            soft = distillation_loss(logits, scores, self.distill.temperature)
+            scores = self.teacher(first_view(batch.images), batch.ids)
+            # Of the first view, and of the features themselves where the head gives several rows for an image.
+            soft = distillation_loss(logits[: len(scores)], scores, self.distill.temperature)
             losses = torch.lerp(losses, soft, self.distill.weight)
         return torch.where(batch.valid, losses, 0.0)
 
