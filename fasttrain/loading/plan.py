@@ -90,7 +90,7 @@ def plan_batch(
         number = np.repeat(np.arange(views), len(rows))
         own = repeated_keys(np.tile(keys, views), number, Operation.VIEW_KEY)
         tiled = np.tile(rows, views), np.tile(sizes, (views, 1))
-        if isinstance(view, TrainView) and view.augment.jsd:
+        if isinstance(view, TrainView) and view.augment.same_crop:
             return _plan_variants(view, *tiled, np.tile(keys, views), own, seed, epoch, views)
         return replace(plan_batch(view, tiled[0], own, tiled[1], seed, epoch), views=views)
     if isinstance(view, EvalView):

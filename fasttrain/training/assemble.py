@@ -16,6 +16,7 @@ from fasttrain.training.distillation import open_teacher
 from fasttrain.training.freezing import freeze
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import Criterion, make_criterion, needs_counts
+from fasttrain.training.mixing import make_mixer
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
@@ -61,6 +62,7 @@ def make_stepper(settings: TrainSettings, device: torch.device, num_classes: int
         teacher=open_teacher(settings.distill, loader, size, amp),
         distill=settings.distill,
         loss=loss,
+        mixing=make_mixer(settings, num_classes, loader),
     )
 
 

@@ -1,7 +1,11 @@
 #include "augment_module.h"
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -58,6 +62,39 @@ void augment(const Bytes& pixels, py::array& out, const std::string& dtype, cons
   augment_batch(work, threads);
 }
 
+// Images of a batch, each mixed with the one that stands as far from the end as it does from the beginning, in place.
+void mix_reversed(py::array_t<float, py::array::c_style> images, const Arguments& shares, int threads) {
+  if (images.ndim() < 1 || shares.ndim() != 1 || shares.shape(0) != images.shape(0) || !images.writeable()) {
+    throw py::value_error("images and shares must be of as many samples");
+  }
+  const auto count = static_cast<std::size_t>(images.shape(0));
+  if (count < 2) return;
+  const std::size_t each = static_cast<std::size_t>(images.size()) / count;
+  float* first = images.mutable_data();
+  const float* share = shares.data();
+  const py::gil_scoped_release unlocked;
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < count / 2; i = next++) {
+      const std::size_t j = count - 1 - i;
+      float *one = first + each * i, *other = first + each * j;
+      const float keeps = share[i], other_keeps = share[j];
+      for (std::size_t k = 0; k < each; ++k) {
+        const float a = one[k], b = other[k];
+        one[k] = b + keeps * (a - b);
+        other[k] = a + other_keeps * (b - a);
+      }
+    }
+  };
+  std::vector<std::thread> others;
+  try {
+    while (static_cast<int>(others.size()) + 1 < threads) others.emplace_back(work);
+  } catch (...) {  // no more threads to be had: those that there are do the work
+  }
+  work();
+  for (std::thread& thread : others) thread.join();
+}
+
 }  // namespace
 
 AugmentBatch augment_batch_of(const py::tuple& program, py::ssize_t images) {
@@ -92,6 +129,7 @@ void bind_augment(py::module_& module) {
   module.def("augment", &augment, py::kw_only(), py::arg("pixels").noconvert(), py::arg("out").noconvert(),
              py::arg("dtype"), py::arg("scale"), py::arg("shift"), py::arg("program"), py::arg("masks").none(true),
              py::arg("out_masks").none(true), py::arg("threads"));
+  module.def("mix_reversed", &mix_reversed, py::arg("images").noconvert(), py::arg("shares"), py::arg("threads"));
 }
 
 }  // namespace fasttrain

@@ -196,14 +196,14 @@ void give_back(std::vector<T>& memory) {
 }  // namespace
 
 void Scratch::trim() {
-  std::size_t bytes = 0;
-  for (const Resampler& view : views) bytes += view.bytes();
-  if (bytes > kMaxKept) give_back(views);
+  std::size_t taken = 0;
+  for (const Resampler& view : views) taken += view.bytes();
+  if (taken > kMaxKept) give_back(views);
   if (file.capacity() > kMaxKept) give_back(file);
   if (rows.capacity() > kMaxKept) give_back(rows);
   if (indexed && indexed->bytes() > kMaxKept) indexed.reset();
   if (augmenter.bytes() > 2 * kMaxKept) augmenter = {};
-  if (this->bytes.capacity() > kMaxKept) give_back(this->bytes);
+  if (bytes.capacity() > kMaxKept) give_back(bytes);
 }
 
 Outcome fill_sample(const Sample& sample, const Targets& targets, Scratch& scratch, std::string& error) {

@@ -134,7 +134,7 @@ def plan_program(
         _add_dropout(augment.dropout, draws, place[3] < augment.dropout.prob, size, middle, steps)
     style = Style(
         fill=_triple(augment.fill if augment.fill is not None else np.minimum(255, np.rint(middle))),
-        bilinear=augment.interpolation == "bilinear",
+        bilinear=augment.warp == "bilinear",
         noise_mean=(float(middle[0]), float(middle[1]), float(middle[2])),
         noise_deviation=(float(spread[0]), float(spread[1]), float(spread[2])),
     )

@@ -91,9 +91,9 @@ class Augment(Settings):
             (n common corruptions of severity at most s). None for none.
         transpose: probability that rows become columns.
         grey: probability of losing all colour.
-        interpolation: of rotations, shears and translations.
+        warp: interpolation of rotations, shears and translations.
         fill: colour of what they leave empty; None for the view's mean.
-        jsd: the views of a sample show the same crop and flip; the first is left at that, the others are augmented. Made
+        same_crop: the views of a sample show the same crop and flip; the first is left at that, the others are augmented. Made
             for AugMix's consistency loss, with three views.
     """
 
@@ -105,9 +105,9 @@ class Augment(Settings):
     grid_shuffle: GridShuffle = GridShuffle()
     erasing: Erasing = Erasing()
     dropout: Dropout = Dropout()
-    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    warp: Literal["bilinear", "nearest"] = "bilinear"
     fill: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = Field(default=None, min_length=3, max_length=3)
-    jsd: bool = False
+    same_crop: bool = False
 
     @field_validator("policy")
     @classmethod
