@@ -16,6 +16,7 @@ errors of a whole number), and are the same bytes on all instruction sets of a C
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,7 +125,7 @@ def _augment_plain(
     for number in range(len(images)):
         mask = None if marks is None else marks[number]
         image, mask = augment_plain.augment_image(images[number], mask, program, number)
-        values = torch.from_numpy(image)
+        values = torch.from_numpy(np.require(image, requirements=["C", "W"]))
         if target is not None:
             values = values.float() * torch.tensor(target.scale) + torch.tensor(target.shift)
         out[number] = values.to(out.device, out.dtype)
