@@ -202,10 +202,11 @@ void Augmenter::warp_mask() {
     stretch_of(y, first, last);
     std::uint8_t* line = spare_mask_.data() + std::size_t(width_) * y;
     std::fill(line, line + width_, style_.mask_fill);
+    const double at_x = m[0] * 0.5 + m[1] * (y + 0.5) + m[2] - 0.5, at_y = m[3] * 0.5 + m[4] * (y + 0.5) + m[5] - 0.5;
     for (int x = first; x < last; ++x) {
-      const int from_x = static_cast<int>(m[0] * (x + 0.5) + m[1] * (y + 0.5) + m[2]);
-      const int from_y = static_cast<int>(m[3] * (x + 0.5) + m[4] * (y + 0.5) + m[5]);
-      line[x] = mask_[std::size_t(width_) * from_y + from_x];
+      const int from_x = static_cast<int>(std::max(at_x + m[0] * x + 0.5, 0.0));
+      const int from_y = static_cast<int>(std::max(at_y + m[3] * x + 0.5, 0.0));
+      line[x] = mask_[std::size_t(width_) * std::min(from_y, height_ - 1) + std::min(from_x, width_ - 1)];
     }
   }
   mask_.swap(spare_mask_);

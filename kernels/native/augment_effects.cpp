@@ -72,8 +72,11 @@ void box_resize(const std::uint8_t* from, int lines, int length, int between, in
   const double scale = static_cast<double>(length) / wanted, support = 0.5 * std::max(scale, 1.0);
   for (int x = 0; x < wanted; ++x) {
     const double centre = (x + 0.5) * scale;
-    const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
-    const int end = std::max(std::min(static_cast<int>(centre + support + 0.5), length), first + 1);
+    int first = std::max(static_cast<int>(centre - support + 0.5), 0);
+    int end = std::max(std::min(static_cast<int>(centre + support + 0.5), length), first + 1);
+    // Pixels whose centres lie within the box, its right edge included.
+    while (end - first > 1 && first + 0.5 - centre <= -support) ++first;
+    while (end - first > 1 && end - 0.5 - centre > support) --end;
     for (int line = 0; line < lines; ++line) {
       for (int channel = 0; channel < 3; ++channel) {
         int sum = 0;
