@@ -73,7 +73,9 @@ def fasttrain(images: np.ndarray, threads: int) -> Iterator[Any]:
         step += 1
 
 
-def _loaded(images: np.ndarray, threads: int, transform: Callable[[np.ndarray], Any], collate: Any = None) -> Iterator[Any]:
+def _loaded(
+    images: np.ndarray, threads: int, transform: Callable[[np.ndarray], Any], collate: Any = None
+) -> Iterator[Any]:
     """Batches of transformed images of a DataLoader, again and again."""
     import torch
 
@@ -86,7 +88,11 @@ def _loaded(images: np.ndarray, threads: int, transform: Callable[[np.ndarray], 
 
     # A worker's work is its own: with more threads each they would get into each other's way.
     loader = torch.utils.data.DataLoader(
-        Samples(), len(images), num_workers=threads, collate_fn=collate, worker_init_fn=lambda _: torch.set_num_threads(1)
+        Samples(),
+        len(images),
+        num_workers=threads,
+        collate_fn=collate,
+        worker_init_fn=lambda _: torch.set_num_threads(1),
     )
     while True:
         yield from loader

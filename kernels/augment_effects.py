@@ -76,7 +76,9 @@ def _saturate(values: np.ndarray, factor: float, addend: float) -> np.ndarray:
 
 def _pixelate(image: np.ndarray, share: float) -> np.ndarray:
     height, width = image.shape[:2]
-    small = Image.fromarray(image).resize((max(int(width * share), 1), max(int(height * share), 1)), Image.Resampling.BOX)
+    small = Image.fromarray(image).resize(
+        (max(int(width * share), 1), max(int(height * share), 1)), Image.Resampling.BOX
+    )
     return np.asarray(small.resize((width, height), Image.Resampling.BOX))
 
 
@@ -220,5 +222,3 @@ def _spatter(values: np.ndarray, arguments: list[float], seed: int, stream: int)
     edged = np.pad(depth, 1, mode="edge")
     slope = np.abs(edged[2:, 2:] - edged[:-2, :-2]) * (depth > 0)
     return values + strength * (slope / max(slope.max(), 1e-12))[..., None] * np.array(WATER)
-
-

@@ -116,7 +116,9 @@ class Program:
 
 
 def program_of(
-    lists: Sequence[Sequence[tuple[Op, Sequence[float]]]], seeds: Sequence[int] | None = None, style: Style | None = None
+    lists: Sequence[Sequence[tuple[Op, Sequence[float]]]],
+    seeds: Sequence[int] | None = None,
+    style: Style | None = None,
 ) -> Program:
     """A `Program` from lists of (operation, arguments), one list an image; by default image i has seed i."""
     steps = max((len(steps) for steps in lists), default=0)

@@ -86,9 +86,12 @@ def train(
     ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="[default: 0]")] = None,
     policy: Annotated[
-        str | None, typer.Option(help="Augmentation, in timm's words: rand-m9-n2-mstd0.5-inc1, augmix-m3-w3, trivial, …")
+        str | None,
+        typer.Option(help="Augmentation, in timm's words: rand-m9-n2-mstd0.5-inc1, augmix-m3-w3, trivial, …"),
     ] = None,
-    erasing: Annotated[float | None, typer.Option(help="Probability of erasing a part of an image [default: 0].")] = None,
+    erasing: Annotated[
+        float | None, typer.Option(help="Probability of erasing a part of an image [default: 0].")
+    ] = None,
     mixup: Annotated[float | None, typer.Option(help="Alpha of mixup [default: 0, off].")] = None,
     cutmix: Annotated[float | None, typer.Option(help="Alpha of CutMix [default: 0, off].")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,

@@ -82,9 +82,7 @@ class NativeBackend:
             geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
             pixels = _format(out, normalisation)
             kept = self._dataset.claim(rows, np.isin(sources.stored, (JPEG, JPEG_FILE)))
-            native = self._pool.submit(
-                sources, geometry, _as_array(out), pixels, self._fast, kept, plan.program
-            )
+            native = self._pool.submit(sources, geometry, _as_array(out), pixels, self._fast, kept, plan.program)
             filling.start(native, wanted & (sources.stored != OTHER), kept)
         return filling
 

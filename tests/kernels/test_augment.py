@@ -41,7 +41,13 @@ EXACT: list[tuple[Op, list[float], Pillow]] = [
     *[(Op.GAMMA, [g], lambda i, a: F.adjust_gamma(i, a[0])) for g in (0.5, 1.7)],
     *[(Op.BLUR, [s], lambda i, a: i.filter(ImageFilter.GaussianBlur(a[0]))) for s in (0.1, 0.6, 1.3, 2.0, 4.7)],
 ]
-NEUTRAL = [(Op.BRIGHTNESS, [1.0]), (Op.POSTERIZE, [8]), (Op.SOLARIZE, [256]), (Op.SOLARIZE_ADD, [0, 128]), (Op.BLUR, [0.1])]
+NEUTRAL = [
+    (Op.BRIGHTNESS, [1.0]),
+    (Op.POSTERIZE, [8]),
+    (Op.SOLARIZE, [256]),
+    (Op.SOLARIZE_ADD, [0, 128]),
+    (Op.BLUR, [0.1]),
+]
 
 
 @using
@@ -119,9 +125,7 @@ def test_affine_operations_that_follow_each_other_are_one_resample(using: str) -
     at = np.array([0.98 * -7 - 5, 0.2 * 7 + 6.5])
     matrix = [exact[0, 0], exact[0, 1], at[0], exact[1, 0], exact[1, 1], at[1]]
     inner = slice(20, 40)
-    np.testing.assert_array_equal(
-        once[inner, inner], done(image, (Op.AFFINE, matrix), using=using)[inner, inner]
-    )
+    np.testing.assert_array_equal(once[inner, inner], done(image, (Op.AFFINE, matrix), using=using)[inner, inner])
 
 
 @using
@@ -138,7 +142,13 @@ def test_tables_and_geometry_keep_their_order(using: str) -> None:
 
 @using
 def test_several_tables_are_as_if_done_one_by_one(using: str) -> None:
-    steps = [(Op.POSTERIZE, [4]), (Op.EQUALIZE, []), (Op.AUTOCONTRAST, []), (Op.BRIGHTNESS, [0.8]), (Op.CONTRAST, [1.4])]
+    steps = [
+        (Op.POSTERIZE, [4]),
+        (Op.EQUALIZE, []),
+        (Op.AUTOCONTRAST, []),
+        (Op.BRIGHTNESS, [0.8]),
+        (Op.CONTRAST, [1.4]),
+    ]
     image = alone = picture()
     for step in steps:
         alone = done(alone, step, using=using)
@@ -238,7 +248,10 @@ def test_masks_move_as_the_pixels_do(using: str) -> None:
 def test_masks_stay_where_colours_change_and_in_mixtures(using: str) -> None:
     mask = torch.randint(0, 5, (1, 30, 30), dtype=torch.uint8)
     shear = (Op.AFFINE, [1, 0.4, 0, 0, 1, 0])
-    for steps in ([(Op.INVERT, []), (Op.BLUR, [1.0])], [(Op.MIX_BEGIN, []), shear, (Op.MIX_CHAIN, [1]), (Op.MIX_END, [0.5])]):
+    for steps in (
+        [(Op.INVERT, []), (Op.BLUR, [1.0])],
+        [(Op.MIX_BEGIN, []), shear, (Op.MIX_CHAIN, [1]), (Op.MIX_END, [0.5])],
+    ):
         marks = torch.zeros_like(mask)
         pixels = torch.from_numpy(picture(30, 30)[None])
         augment(pixels, program_of([steps]), masks=mask, out_masks=marks, using=using)  # type: ignore[arg-type]
@@ -289,7 +302,12 @@ def test_what_cannot_be_done_is_refused(using: str) -> None:
     images = torch.zeros((2, 4, 4, 3), dtype=torch.uint8)
     program = program_of([[(Op.INVERT, [])]] * 2)
     broken = program_of([[(Op.BRIGHTNESS, [np.inf])]] * 2)
-    for pixels, steps in ((images.float(), program), (images[:1], program), (images, broken), (images[..., :2], program)):
+    for pixels, steps in (
+        (images.float(), program),
+        (images[:1], program),
+        (images, broken),
+        (images[..., :2], program),
+    ):
         with pytest.raises(ValueError):
             augment(pixels, steps, using=using)  # type: ignore[arg-type]
     unknown = program_of([[(Op.INVERT, [])]] * 2)
@@ -300,7 +318,11 @@ def test_what_cannot_be_done_is_refused(using: str) -> None:
 
 @pytest.mark.skipif("native" not in IMPLEMENTATIONS, reason="the native extension was not built")
 def test_native_refuses_mixtures_without_an_end() -> None:
-    for steps in ([(Op.MIX_BEGIN, [])], [(Op.MIX_CHAIN, [1])], [(Op.MIX_BEGIN, []), (Op.MIX_BEGIN, []), (Op.MIX_END, [1])]):
+    for steps in (
+        [(Op.MIX_BEGIN, [])],
+        [(Op.MIX_CHAIN, [1])],
+        [(Op.MIX_BEGIN, []), (Op.MIX_BEGIN, []), (Op.MIX_END, [1])],
+    ):
         with pytest.raises(ValueError, match="mixture"):
             augment(torch.zeros((1, 4, 4, 3), dtype=torch.uint8), program_of([steps]), using="native")
 

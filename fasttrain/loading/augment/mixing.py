@@ -116,9 +116,7 @@ class MixPlan:
     styled: np.ndarray
 
 
-def plan_mix(
-    settings: Mixing, count: int, height: int, width: int, seed: int, step: int, rank: int = 0
-) -> MixPlan:
+def plan_mix(settings: Mixing, count: int, height: int, width: int, seed: int, step: int, rank: int = 0) -> MixPlan:
     """Plan a batch: a pure function of these arguments, so that a resumed run mixes as the first one.
 
     Shares, boxes, their clipping at the border and the correction of the share by what was cut are those of

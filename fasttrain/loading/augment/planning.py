@@ -74,7 +74,9 @@ class _Steps:
         self._operations: list[np.ndarray] = []
         self._arguments: list[np.ndarray] = []
 
-    def add(self, operations: np.ndarray | Op, arguments: np.ndarray | None = None, where: np.ndarray | None = None) -> None:
+    def add(
+        self, operations: np.ndarray | Op, arguments: np.ndarray | None = None, where: np.ndarray | None = None
+    ) -> None:
         """One step: `operations` with (n, up to 8) `arguments`, done only where `where` is set."""
         codes = np.broadcast_to(np.asarray(operations, np.int32), (self._count,))
         self._operations.append(codes if where is None else np.where(where, codes, np.int32(Op.NOTHING)))
