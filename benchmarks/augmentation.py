@@ -1,12 +1,12 @@
-"""Augmentation beside torchvision v2, timm and kornia: RandAugment(2, 9), normalisation, erasing and mixup of batches of
-224 pixels that are decoded already. Writes ``benchmarks/results/augmentation.json``.
+"""Augmentation beside torchvision v2, timm and kornia: RandAugment(2, 9), normalisation, erasing and mixup of batches
+of 224 pixels that are decoded already. Writes ``benchmarks/results/augmentation.json``.
 
 python benchmarks/augmentation.py [--rounds 7] [--only fasttrain,timm] [--batches 8] [--size 224] [--out FILE]
 
-All get the same bytes in memory and give float32 batches with soft targets, on as many threads or worker processes as there
-are cores. Both operations are always done (timm's ``p1``). torchvision and timm work image by image in a DataLoader's
-workers, as their users have them; ``torchvision-v2-batch`` and ``kornia`` take whole batches, the former with the same two
-operations for all images of a batch.
+All get the same bytes in memory and give float32 batches with soft targets, on as many threads or worker processes as
+there are cores. Both operations are always done (timm's ``p1``). torchvision and timm work image by image in a
+DataLoader's workers, as their users have them; ``torchvision-v2-batch`` and ``kornia`` take whole batches, the former
+with the same two operations for all images of a batch.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def pictures(count: int, size: int) -> np.ndarray:
     return images
 
 
-# --- contestants: each makes a function from nothing to batches (images, targets), without end --------------------------
+# --- contestants: each yields batches (images, targets), without end -------------------------------------------------
 
 
 def fasttrain(images: np.ndarray, threads: int) -> Iterator[Any]:

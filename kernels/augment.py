@@ -5,10 +5,11 @@ their order, but in as few passes as that allows:
 
 * Affine operations that follow each other are composed into one resample. A pixel shows the fill colour if its look
   leaves the frame after any one of them, as if they were done one by one; only the interpolation is done once.
-* Operations on single values (brightness, contrast, posterize, solarize, invert, equalize, …) that follow each other are
-  composed into one table of 256 values a channel, exactly; histograms are taken through that table. Where it comes last,
-  it is composed with the normalisation, too.
-* An affine operation and a table keep their order, for the fill colour and the interpolation do not commute with tables.
+* Operations on single values (brightness, contrast, posterize, solarize, invert, equalize, …) that follow each other
+  are composed into one table of 256 values a channel, exactly; histograms are taken through that table. Where it comes
+  last, it is composed with the normalisation, too.
+* An affine operation and a table keep their order, for the fill colour and the interpolation do not commute with
+  tables.
 
 Results agree between implementations to one level (a few of a thousand values, where interpolation ends within rounding
 errors of a whole number), and are the same bytes on all instruction sets of a CPU and with any number of threads.

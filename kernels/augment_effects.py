@@ -24,7 +24,7 @@ def apply_effect(
     """Image and mask after one of the corruptions."""
     if op == Op.ELASTIC:
         return elastic(image, mask, arguments[0], seed, stream)
-    values = image.astype(np.float64)
+    values, (height, width) = image.astype(np.float64), image.shape[:2]
     if op == Op.FADE:
         mean = values.mean((0, 1))
         return _bytes((values - mean) * arguments[0] + mean), mask
@@ -38,10 +38,10 @@ def apply_effect(
         return _jpeg(image, int(arguments[0])), mask
     if op == Op.FOG:
         most = values.max() / 255
-        fog = arguments[0] * plasma(*image.shape[:2], arguments[1], seed, stream)[..., None]
+        fog = arguments[0] * plasma(height, width, arguments[1], seed, stream)[..., None]
         return _bytes((values + 255 * fog) * most / (most + arguments[0]) if most else values), mask
     if op == Op.FROST:
-        frost = _frost(*image.shape[:2], seed, stream)[..., None] * np.array(ICE)
+        frost = _frost(height, width, seed, stream)[..., None] * np.array(ICE)
         return _bytes(arguments[0] * values + arguments[1] * frost), mask
     if op == Op.SNOW:
         return _bytes(_snow(values, arguments, seed, stream)), mask

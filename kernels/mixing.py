@@ -1,4 +1,5 @@
-"""Images of a batch mixed with each other, on any device, in torch: all of a batch at once, nothing waits for the device.
+"""Images of a batch mixed with each other, on any device, in torch: all of a batch at once, nothing waits for the
+device.
 
 `partner` ((B,) int64) says with which image each one is mixed. Images are (B, C, H, W) floats.
 """

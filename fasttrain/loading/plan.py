@@ -46,8 +46,8 @@ class BatchPlan:
         hflip, vflip: (E,) bool.
         jitter: colour jitter for the device stage, None when the view has none.
         views: V.
-        program: what is done to the bytes of each entry once it is cropped and mirrored, None for nothing; colour jitter
-            is a part of it then.
+        program: what is done to the bytes of each entry once it is cropped and mirrored, None for nothing; colour
+            jitter is a part of it then.
     """
 
     rows: np.ndarray

@@ -43,8 +43,8 @@ class OptimizerSettings(Settings):
 
 
 class AugmentSettings(Mixing, Augment):
-    """The train view: RandomResizedCrop, flips, colour jitter (see `fasttrain.loading.views.train_view`), what is done to
-    it besides (see `Augment`), and how the images of a batch are mixed (see `Mixing`)."""
+    """The train view: RandomResizedCrop, flips, colour jitter (see `fasttrain.loading.views.train_view`), what is done
+    to it besides (see `Augment`), and how the images of a batch are mixed (see `Mixing`)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)

@@ -1,4 +1,5 @@
-"""From the name and magnitude of a policy's operation to what is done: timm's scales, and torchvision's for the wide ones.
+"""From the name and magnitude of a policy's operation to what is done: timm's scales, and torchvision's for the wide
+ones.
 
 All take (n,) arrays: `level` the magnitude, of which 10 is timm's full scale, `sign` -1 or 1, `free` uniform in [0, 1).
 """

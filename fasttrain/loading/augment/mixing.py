@@ -23,8 +23,8 @@ _CHOICE, _SHARES, _BOX, _STYLE = 0, 1, 2, 3
 
 
 class Spectral(Settings):
-    """Low and high frequencies are mixed by shares of their own (`fasttrain.kernels.mixing.mix_by_frequency`); labels go
-    by the low ones.
+    """Low and high frequencies are mixed by shares of their own (`fasttrain.kernels.mixing.mix_by_frequency`); labels
+    go by the low ones.
 
     Attributes:
         prob: of a batch; other batches may be mixed by `mixup` or `cutmix`.
@@ -61,7 +61,7 @@ class StyleTransfer(Settings):
 
 
 class Mixing(Settings):
-    """How the images of a batch are mixed. Partners are the first and the last image, the second and the last but one, …
+    """How the images of a batch are mixed. Partners are the first and the last image, the second and the last but one.
 
     Attributes:
         mixup, cutmix: alpha of the Beta distribution of the share; 0 for not. With both, one of them is drawn.
@@ -208,8 +208,8 @@ class Mixer:
         self._mean, self._std = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
 
     def __call__(self, batch: Batch, step: int) -> tuple[Batch, Tensor | None]:
-        """The batch with mixed images (the given ones may be overwritten), and targets (B, C) float32; None where labels
-        are not mixed.
+        """The batch with mixed images (the given ones may be overwritten), and targets (B, C) float32; None where
+        labels are not mixed.
 
         Masked samples are mixed with nothing, and nothing with them.
 
@@ -267,7 +267,7 @@ class Mixer:
         return kernels.cut(images, partner, torch.where(together[:, None], boxes, 0))
 
     def _restyle(self, images: Tensor, plan: MixPlan, partner: Tensor, together: Tensor) -> Tensor:
-        """Change amplitudes and colours, where the plan says so, of what the images were before they were normalised."""
+        """Change amplitudes and colours where the plan says so, of what was there before the normalisation."""
         if not (plan.amplitudes.any() or plan.styled.any()):
             return images
         mean, std = self._mean.to(images.device), self._std.to(images.device)

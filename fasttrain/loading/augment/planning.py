@@ -249,7 +249,7 @@ def _augmix(policy: Policy, draws: Draws, size: int, steps: _Steps) -> None:
     shares = [draws.uniforms(_POLICY + 2 + chain // 4)[chain % 4] for chain in range(policy.width)]
     gammas = np.stack([gammaincinv(policy.alpha, np.clip(share, 1e-12, 1 - 1e-12)) for share in shares])
     weights = gammas / gammas.sum(0)
-    lengths, share, _, _ = draws.uniforms(_POLICY)
+    share = draws.uniforms(_POLICY)[1]
     names, chosen, spare = _choices(policy, draws, policy.width * longest, _LAYERS)
     steps.add(Op.MIX_BEGIN)
     for chain in range(policy.width):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from fasttrain.loading.augment.corruptions import CORRUPTIONS
 
@@ -218,7 +219,7 @@ def _share(values: Mapping[str, str], key: str, default: float) -> float:
     return value
 
 
-def _strength(values: Mapping[str, str], magnitude: float, deviation: float) -> dict[str, float]:
+def _strength(values: Mapping[str, str], magnitude: float, deviation: float) -> dict[str, Any]:
     chosen = float(values.get("m", magnitude))
     spread = float(values.get("mstd", deviation))
     if chosen < 0 or spread < 0:

@@ -22,8 +22,8 @@ class Erasing(Settings):
     Attributes:
         prob: of an image.
         mode: one colour for all (``const``: the view's mean), a normally distributed one for each box (``rand``), or
-            for each pixel (``pixel``); their mean and deviation are those of the view. They are bytes, so that what lies
-            beyond black and white is clipped.
+            for each pixel (``pixel``); their mean and deviation are those of the view. They are bytes, so that what
+            lies beyond black and white is clipped.
         area: bounds of the erased share of the image, of all boxes together.
         aspect: bounds of a box's height / width, log-uniform.
         count: boxes of an image.
@@ -43,7 +43,7 @@ class Erasing(Settings):
 
 
 class Dropout(Settings):
-    """Squares are erased (DeVries and Taylor, arXiv 1708.04552): `holes` of `size` pixels, in the view's mean colour."""
+    """Squares are erased (DeVries and Taylor, arXiv 1708.04552): `holes` of `size` pixels, in the view's mean."""
 
     prob: Share = 0.0
     holes: int = Field(default=8, ge=1, le=64)
@@ -82,19 +82,19 @@ class GridShuffle(Settings):
 
 
 class Augment(Settings):
-    """What is done to a view, in this order: transposition, policy, colour jitter (of the view), grey, blur, noise, grid
-    shuffle, erasing, dropout.
+    """What is done to a view, in this order: transposition, policy, colour jitter (of the view), grey, blur, noise,
+    grid shuffle, erasing, dropout.
 
     Attributes:
         policy: in timm's words: ``rand-m9-n2-mstd0.5-inc1`` (RandAugment), ``original``, ``v0`` … (AutoAugment),
-            ``augmix-m3-w3`` (AugMix), ``3a`` (3-Augment); further ``trivial`` (TrivialAugmentWide) and ``corrupt-n1-s2``
-            (n common corruptions of severity at most s). None for none.
+            ``augmix-m3-w3`` (AugMix), ``3a`` (3-Augment); further ``trivial`` (TrivialAugmentWide) and
+            ``corrupt-n1-s2`` (n common corruptions of severity at most s). None for none.
         transpose: probability that rows become columns.
         grey: probability of losing all colour.
         warp: interpolation of rotations, shears and translations.
         fill: colour of what they leave empty; None for the view's mean.
-        same_crop: the views of a sample show the same crop and flip; the first is left at that, the others are augmented. Made
-            for AugMix's consistency loss, with three views.
+        same_crop: the views of a sample show the same crop and flip; the first is left at that, the others are
+            augmented. Made for AugMix's consistency loss, with three views.
     """
 
     policy: str | None = None
