@@ -1,6 +1,7 @@
 """Augmentation of batches of bytes: geometry, colours, noise, erasing, corruptions; and who does it where.
 
-C++ does on a CPU, Triton on a GPU, NumPy where neither is there. `choose` decides. An image's operations are done in
+C++ does on a CPU, Triton on a GPU (blur, grid shuffle, mixtures, corruptions and masks go over the CPU), NumPy where
+neither is there. `choose` decides. An image's operations are done in
 their order, but in as few passes as that allows:
 
 * Affine operations that follow each other are composed into one resample. A pixel shows the fill colour if its look
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from fasttrain.kernels import augment_plain
 from fasttrain.kernels.augment_program import Program, native_program
+from fasttrain.kernels.device_stage import triton_works
 from fasttrain.kernels.pixels import FAST_TYPES, Target
 
 try:
@@ -38,6 +40,8 @@ def choose(device: torch.device, dtype: torch.dtype = torch.uint8) -> Implementa
     """Which implementation augments batches on a device into a type."""
     if device.type == "cpu" and _native is not None and dtype in (torch.uint8, *FAST_TYPES):
         return "native"
+    if device.type == "cuda" and triton_works(device):
+        return "triton"
     return "plain"
 
 
@@ -84,7 +88,11 @@ def augment(
         if out_masks is None:
             raise ValueError("say where the masks go: out_masks")
     using = using or choose(pixels.device, dtype)
-    if using == "native":
+    if using == "triton" and (masks is not None or not _on_gpu(program)):
+        return _over_the_host(pixels, program, target, masks, out, out_masks, threads)
+    if using == "triton":
+        _augment_triton(pixels, program, target, out)
+    elif using == "native":
         _augment_native(pixels, program, target, masks, out, out_masks, threads)
     else:
         _augment_plain(pixels, program, target, masks, out, out_masks)
@@ -112,6 +120,42 @@ def _augment_native(
         out_masks=None if out_masks is None else out_masks.numpy(),
         threads=threads,
     )
+
+
+def _on_gpu(program: Program) -> bool:
+    from fasttrain.kernels.triton import augment as kernels
+
+    return kernels.can_do(program)
+
+
+def _augment_triton(pixels: Tensor, program: Program, target: Target | None, out: Tensor) -> None:
+    from fasttrain.kernels import device_stage
+    from fasttrain.kernels.triton import augment as kernels
+
+    with torch.cuda.device_of(pixels):  # Triton launches on the current device
+        if target is None:
+            return kernels.run(pixels, program, out)
+        changed = torch.empty_like(pixels)
+        kernels.run(pixels, program, changed)
+    device_stage.finish(changed, target, out=out, using="triton")
+
+
+def _over_the_host(
+    pixels: Tensor,
+    program: Program,
+    target: Target | None,
+    masks: Tensor | None,
+    out: Tensor,
+    out_masks: Tensor | None,
+    threads: int,
+) -> Tensor:
+    """What the GPU has no kernel for is done by the CPU, which takes the copies and the wait for them."""
+    moved = None if masks is None else masks.cpu()
+    result = augment(pixels.cpu(), program, target, masks=moved, out_masks=moved, threads=threads)
+    if moved is not None and out_masks is not None:
+        out_masks.copy_(moved)
+    out.copy_(result if target is None else result.permute(0, 2, 3, 1))
+    return out if target is None else out.permute(0, 3, 1, 2)
 
 
 def _augment_plain(

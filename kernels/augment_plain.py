@@ -258,3 +258,9 @@ _POINTWISE: dict[Op, Callable[[Image, list[float]], Image]] = {
     Op.HUE: lambda image, a: _rounded(rotate_hue(image.astype(np.float64), a[0])),
     Op.BLUR: lambda image, a: gaussian_blur(image, a[0]),
 }
+
+
+def known_table(op: Op, arguments: list[float]) -> np.ndarray:
+    """(3, 256) uint8: what an operation of `TABLE_OPS` makes of each value."""
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, 2)
+    return np.ascontiguousarray(_POINTWISE[op](ramp, arguments)[:, 0].T)
