@@ -75,7 +75,7 @@ def _saturate(values: np.ndarray, factor: float, addend: float) -> np.ndarray:
 
 
 def _pixelate(image: np.ndarray, share: float) -> np.ndarray:
-    height, width = image.shape[:2]
+    (height, width), share = image.shape[:2], min(share, 1.0)
     small = Image.fromarray(image).resize(
         (max(int(width * share), 1), max(int(height * share), 1)), Image.Resampling.BOX
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 ARGUMENTS = 8  # of each operation; those that it has no use for are 0
 MAX_STEPS = 255
+LARGEST = 1e6  # of an argument
 
 
 class Op(IntEnum):
@@ -100,7 +101,7 @@ class Program:
         """See that it can be carried out on so many images.
 
         Raises:
-            ValueError: shapes disagree, an operation is unknown or an argument not finite.
+            ValueError: shapes disagree, an operation is unknown or an argument impossible.
         """
         count, steps = len(self.seeds), self.operations.shape[-1]
         if self.operations.shape != (count, steps) or self.arguments.shape != (count, steps, ARGUMENTS):
@@ -111,8 +112,8 @@ class Program:
             raise ValueError(f"at most {MAX_STEPS} steps can be done to an image, not {steps}")
         if self.operations.size and not 0 <= self.operations.min() <= self.operations.max() < len(Op):
             raise ValueError("there is no such operation")
-        if not np.isfinite(self.arguments).all():
-            raise ValueError("the arguments of operations must be finite")
+        if not (np.abs(self.arguments) <= LARGEST).all():  # nor are those that are no numbers
+            raise ValueError("the arguments of operations must be finite, and at most a million")
 
 
 def program_of(

@@ -13,6 +13,8 @@
 namespace fasttrain {
 namespace {
 
+constexpr float kLargest = 1e6f;  // of an argument: integers made of it do not overflow
+
 std::uint8_t clamped(double value) { return static_cast<std::uint8_t>(std::min(std::max(value, 0.0), 255.0)); }
 
 // Output pixels [first, last) of a row whose positions start + step * x lie in [0, limit).
@@ -45,6 +47,7 @@ const char* fault_of(const AugmentSteps& steps) {
       std::uint32_t bits;
       std::memcpy(&bits, steps.arguments_of(step) + i, 4);
       if ((bits & 0x7F800000u) == 0x7F800000u) return "an argument is not a finite number";
+      if (std::fabs(steps.arguments_of(step)[i]) > kLargest) return "an argument is larger than a million";
     }
     const auto kind = static_cast<AugmentOp>(operation);
     if (kind == AugmentOp::mix_begin && open) return "a mixture begins within another one";
@@ -206,7 +209,8 @@ void Augmenter::warp_mask() {
     for (int x = first; x < last; ++x) {
       const int from_x = static_cast<int>(std::max(at_x + m[0] * x + 0.5, 0.0));
       const int from_y = static_cast<int>(std::max(at_y + m[3] * x + 0.5, 0.0));
-      line[x] = mask_[std::size_t(width_) * std::min(from_y, height_ - 1) + std::min(from_x, width_ - 1)];
+      const int row = std::min(std::max(from_y, 0), height_ - 1), column = std::min(std::max(from_x, 0), width_ - 1);
+      line[x] = mask_[std::size_t(width_) * row + column];
     }
   }
   mask_.swap(spare_mask_);

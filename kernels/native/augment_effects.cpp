@@ -90,6 +90,7 @@ void box_resize(const std::uint8_t* from, int lines, int length, int between, in
 }
 
 void pixelate(const EffectImage& image, double share) {
+  share = std::min(share, 1.0);
   const int height = image.height, width = image.width;
   const int wide = std::max(static_cast<int>(width * share), 1), tall = std::max(static_cast<int>(height * share), 1);
   std::vector<std::uint8_t> narrow(std::size_t{3} * wide * height), small(std::size_t{3} * wide * tall);
