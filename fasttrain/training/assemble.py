@@ -21,6 +21,7 @@ from fasttrain.training.freezing import freeze
 from fasttrain.training.initialisation import whiten
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import Criterion, make_criterion, needs_counts
+from fasttrain.training.mixing import make_mixer
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
@@ -85,6 +86,7 @@ def make_stepper(
         teacher=teacher,
         distill=settings.distill,
         loss=loss,
+        mixing=make_mixer(settings, num_classes, loader),
     )
 
 

@@ -366,8 +366,10 @@ class Trainer:
         return sample_grid(batch, self.class_names, self.eval_view.mean, self.eval_view.std)
 
     def _train_view(self) -> TrainView:
-        augment, evaluated = self.settings.augment, self.eval_view
-        return train_view(evaluated.size, **augment.model_dump(), mean=evaluated.mean, std=evaluated.std)
+        settings, evaluated = self.settings, self.eval_view
+        how = settings.augment.of_view()
+        how["augment"]["same_crop"] |= settings.loss.kind == "jsd"
+        return train_view(evaluated.size, **how, mean=evaluated.mean, std=evaluated.std)
 
 
 def _count_classes(loader: Loader) -> int:

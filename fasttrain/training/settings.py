@@ -5,11 +5,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
+from fasttrain.loading.augment.mixing import Mixing
+from fasttrain.loading.augment.settings import Augment
 from fasttrain.loading.per_epoch import EpochRule
 from fasttrain.loading.views import Padding, Share
 from fasttrain.models.batch_former import BatchFormerSettings
 from fasttrain.models.heads import HeadSettings
 from fasttrain.training.losses.settings import LossSettings, conflict
+from fasttrain.training.mixing import mixing_conflict
 from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, epochs_of
 
 
@@ -43,8 +46,9 @@ class OptimizerSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class AugmentSettings(Settings):
-    """The train view: RandomResizedCrop, flips, translation, jitter (see `fasttrain.loading.views.TrainView`)."""
+class AugmentSettings(Mixing, Augment):
+    """The train view: RandomResizedCrop, flips, translation, jitter (see `fasttrain.loading.views.TrainView`), what is
+    done to it besides (see `Augment`), and how the images of a batch are mixed (see `Mixing`)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -54,6 +58,12 @@ class AugmentSettings(Settings):
     padding: Padding = "reflect"
     color_jitter: float | tuple[float, ...] = 0.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def of_view(self) -> dict[str, Any]:
+        """What `train_view` takes."""
+        values = self.model_dump()
+        inner = {name: values.pop(name) for name in Augment.model_fields}
+        return {**{name: value for name, value in values.items() if name not in Mixing.model_fields}, "augment": inner}
 
 
 class SamplingSettings(Settings):
@@ -252,7 +262,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _loss_fits(self) -> "TrainSettings":
-        problem = conflict(self)
+        problem = conflict(self) or mixing_conflict(self)
         if problem is not None:
             raise ValueError(problem)
         return self

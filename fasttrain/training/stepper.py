@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
+from fasttrain.loading.augment.mixing import Mixer
 from fasttrain.loading.batch import Batch, all_views, first_view, split_batch
 from fasttrain.models.heads import alone
 from fasttrain.training.averaging import Averaging
@@ -40,6 +41,7 @@ class Stepper:
             `distill`.
         loss: gives each sample's loss; in training the model may give several rows of logits for each image (see
             `fasttrain.models.heads.InTraining`).
+        mixing: mixes the images of a batch, and their labels, or None.
     """
 
     module: nn.Module
@@ -58,6 +60,7 @@ class Stepper:
     teacher: Teacher | None = None
     distill: DistillSettings = field(default_factory=DistillSettings)
     loss: Criterion | None = None
+    mixing: Mixer | None = None
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +86,10 @@ class Stepper:
         if self._averaging is not None:
             self._averaging.before(global_step)
         samples = batch.valid.sum()
-        self._update(batch, samples, loss_sum)
+        targets = None
+        if self.mixing is not None:
+            batch, targets = self.mixing(batch, global_step)
+        self._update(batch, targets, samples, loss_sum)
         self.criterion.end_step()
         if self._averaging is not None:
             self._averaging.after(global_step)
@@ -106,16 +112,16 @@ class Stepper:
                 buffer.copy_(before)
         self._graph_unknown = False
 
-    def _update(self, batch: Batch, samples: Tensor, loss_sum: LaggedLoss) -> None:
+    def _update(self, batch: Batch, targets: Tensor | None, samples: Tensor, loss_sum: LaggedLoss) -> None:
         self.optimizer.zero_grad()  # to None, by default; apex takes no argument
         if self.sam_rho > 0:
             # Each rank climbs by the gradient of its own samples, so only the second one is averaged over them.
-            losses = self._backward(batch, samples, averaged=False)
+            losses = self._backward(batch, targets, samples, averaged=False)
             with ascended(self.module, self.sam_rho), self.criterion.unobserved():
                 self.optimizer.zero_grad()
-                self._backward(batch, samples)
+                self._backward(batch, targets, samples)
         else:
-            losses = self._backward(batch, samples)
+            losses = self._backward(batch, targets, samples)
         if self.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
@@ -123,30 +129,34 @@ class Stepper:
         self.scaler.update()
         loss_sum.add(losses, samples)
 
-    def _backward(self, batch: Batch, samples: Tensor, averaged: bool = True) -> Tensor:
+    def _backward(self, batch: Batch, targets: Tensor | None, samples: Tensor, averaged: bool = True) -> Tensor:
         """Add the gradient of the batch's mean loss; the sum of its losses, 0-dim.
 
         Args:
+            targets: (B, C) soft ones instead of the labels.
             averaged: over the ranks.
         """
         total = torch.zeros((), device=samples.device)
-        parts = split_batch(batch, self.micro_batch or len(batch.labels))
-        for number, part in enumerate(parts, 1):
+        size = self.micro_batch or len(batch.labels)
+        parts = split_batch(batch, size)
+        soft = [None] * len(parts) if targets is None else targets.split(size)
+        for number, (part, wanted) in enumerate(zip(parts, soft, strict=True), 1):
             with self._exchange(averaged and number == len(parts)):
-                loss = self._losses(part).sum()
+                loss = self._losses(part, wanted).sum()
                 self.scaler.scale(loss / samples.clamp(min=1)).backward()
             total = total + loss.detach()
         return total
 
-    def _losses(self, batch: Batch, bare: bool = False) -> Tensor:
+    def _losses(self, batch: Batch, targets: Tensor | None = None, bare: bool = False) -> Tensor:
         """(B,) float32, 0 for masked samples.
 
         Args:
+            targets: (B, C) soft ones instead of the labels.
             bare: of the model itself, without DDP or what was compiled around it.
         """
         with autocast(self.device, self.amp):
             logits = (self.module if bare else self.model)(all_views(batch.images))
-        losses = self.criterion(logits, batch.labels.clamp(min=0), batch.valid)
+        losses = self.criterion(logits, batch.labels.clamp(min=0), batch.valid, targets)
         if self.teacher is not None:
             scores = self.teacher(first_view(batch.images), batch.ids)
             # Of the first view, and of the features themselves where the head gives several rows for an image.
