@@ -67,6 +67,7 @@ class BatchPool:
         vflip: np.ndarray,
         keep: np.ndarray | None,
         keep_at: np.ndarray,
+        program: tuple[object, ...] | None,
     ) -> Filling: ...
 
 def usable_simd() -> list[str]: ...
@@ -83,3 +84,16 @@ def finish(
     factors: np.ndarray | None,
     threads: int,
 ) -> None: ...
+def augment(
+    *,
+    pixels: np.ndarray,
+    out: np.ndarray,
+    dtype: str,
+    scale: tuple[float, float, float],
+    shift: tuple[float, float, float],
+    program: tuple[object, ...],
+    masks: np.ndarray | None,
+    out_masks: np.ndarray | None,
+    threads: int,
+) -> None: ...
+def mix_reversed(images: np.ndarray, shares: np.ndarray, threads: int) -> None: ...

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from typing_extensions import Buffer
 
+from fasttrain.kernels.augment_program import Program, native_program
+
 try:
     from fasttrain.kernels import _native
 except ImportError:  # installed without a compiler or libjpeg's headers
@@ -169,6 +171,7 @@ class BatchPool:
         pixels: PixelFormat,
         fast: bool = False,
         kept: Kept | None = None,
+        program: Program | None = None,
     ) -> Filling:
         """Start filling `out`, (E, size, size, 3) of the item size of ``pixels.dtype`` (bfloat16 as any 16-bit type).
 
@@ -178,6 +181,7 @@ class BatchPool:
             fast: decode JPEGs that are far larger than their views at a half, quarter or eighth of their size, and
                 chroma without interpolation.
             kept: where whole JPEGs are left, decoded exactly and without their index; `RAW` samples are not copied.
+            program: what is done to the bytes of each of the E entries before they are normalised and stored.
 
         Raises:
             ValueError: the arrays do not fit together.
@@ -206,6 +210,7 @@ class BatchPool:
                 vflip=geometry.vflip,
                 keep=None if kept is None else kept.pixels,
                 keep_at=np.zeros(0, np.int64) if kept is None else kept.offsets,
+                program=None if program is None else native_program(program),
             )
         )
 

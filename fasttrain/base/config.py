@@ -19,6 +19,27 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+def refuse_idle(settings: Settings, used: set[str], by: str) -> None:
+    """Refuse settings that would have no effect, for validators.
+
+    Args:
+        used: names of those that have one.
+        by: what the others mean nothing to.
+
+    Raises:
+        ValueError: another one differs from its default.
+    """
+    for name, field in type(settings).model_fields.items():
+        if name not in used and getattr(settings, name) != field.default:
+            raise ValueError(f"{name} means nothing to {by}; leave it out")
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """What to say of a name that is not among those known: the nearest of them, or all."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+
+
 def load_settings(cls: type[SettingsT], values: dict[str, Any], where: str = "settings") -> SettingsT:
     """Validate `values` into `cls`.
 

@@ -85,6 +85,15 @@ def train(
         float | None, typer.Option(help="Draw classes as frequent as they are (0) to all alike (1) [default: 0].")
     ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="[default: 0]")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Augmentation, in timm's words: rand-m9-n2-mstd0.5-inc1, augmix-m3-w3, trivial, …"),
+    ] = None,
+    erasing: Annotated[
+        float | None, typer.Option(help="Probability of erasing a part of an image [default: 0].")
+    ] = None,
+    mixup: Annotated[float | None, typer.Option(help="Alpha of mixup [default: 0, off].")] = None,
+    cutmix: Annotated[float | None, typer.Option(help="Alpha of CutMix [default: 0, off].")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
     device: DeviceOption = None,
@@ -114,6 +123,8 @@ def train(
         return
     optimizer_group = {"name": optimizer, "lr": lr, "weight_decay": weight_decay}
     schedule_group = {"kind": schedule, "warmup_epochs": warmup_epochs}
+    augment_group: dict[str, Any] = {"policy": policy, "mixup": mixup, "cutmix": cutmix}
+    augment_group["erasing"] = {"prob": erasing} if erasing is not None else None
     given: dict[str, Any] = {
         "data": _one_or_many(data),
         "val": _one_or_many(val),
@@ -141,6 +152,7 @@ def train(
         "optimizer": _given(optimizer_group) or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
         "schedule": _given(schedule_group) or None,
+        "augment": _given(augment_group) or None,
     }
     values = _merge(read_config(config) if config else {}, _given(given))
     values = apply_overrides(values, set_ or [])

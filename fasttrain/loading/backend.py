@@ -74,11 +74,13 @@ class Backend(Protocol):
 
     Attributes:
         normalises: whether `submit` can be asked to normalise.
+        augments: whether it carries the plan's program out; else `Augmenting` does.
         on_device: whether it fills batches on the GPU, on the stream that it was made for, and not on the host.
         uses_index: whether it decodes JPEGs by their random-access index.
     """
 
     normalises: bool
+    augments: bool
     on_device: bool
     uses_index: bool
 
@@ -146,8 +148,19 @@ def choose_backend(name: str, decode: str) -> Make:
 
     def make(made_for: Circumstances) -> Backend:
         try:
-            return BACKENDS[name](made_for)
+            backend = BACKENDS[name](made_for)
         except ImportError as error:
             raise LoaderError(f"the {name} loader backend cannot be imported ({error}); {install(name)}") from error
+        return backend if backend.augments else _augmented(backend, made_for)
 
     return make
+
+
+def _augmented(backend: Backend, made_for: Circumstances) -> Backend:
+    """`backend`, with the plans' programs carried out on what it makes."""
+    from fasttrain.loading.augment.backend import Augmenting
+
+    augment = getattr(made_for.view, "augment", None)
+    if augment is None or not augment.active:
+        return backend
+    return Augmenting(backend, made_for.threads, made_for.stream)

@@ -20,3 +20,20 @@ class Batch(NamedTuple):
     labels: Tensor
     ids: Tensor
     valid: Tensor
+
+
+def all_views(images: Tensor) -> Tensor:
+    """(views * B, 3, H, W) of a batch's images, all samples of the first view first."""
+    return images.flatten(0, 1) if images.ndim == 5 else images
+
+
+def first_view(images: Tensor) -> Tensor:
+    """(B, 3, H, W) of a batch's images."""
+    return images[0] if images.ndim == 5 else images
+
+
+def split_batch(batch: Batch, size: int) -> list[Batch]:
+    """Parts of `size` samples, with all views of each; the last one may be smaller."""
+    images = batch.images.split(size, batch.images.ndim - 4)
+    others = [tensor.split(size) for tensor in batch[1:]]
+    return [Batch(*part) for part in zip(images, *others, strict=True)]

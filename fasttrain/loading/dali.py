@@ -77,6 +77,7 @@ class DaliBackend:
         handed_over: samples that went the portable way so far.
     """
 
+    augments = False
     uses_index = False
 
     def __init__(

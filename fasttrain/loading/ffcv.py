@@ -54,6 +54,7 @@ class FfcvBackend:
     """
 
     normalises = False
+    augments = False
     on_device = False
     uses_index = False
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasttrain.kernels.augment import augment
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.plan import BatchPlan
@@ -39,6 +40,7 @@ class LeftOverFilling:
 
     Args:
         stream: of the GPU that `out` lies on, None where it lies on the host.
+        augmented: the plan's program is carried out too.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class LeftOverFilling:
         out: Tensor,
         normalisation: Normalisation | None,
         stream: torch.cuda.Stream | None = None,
+        augmented: bool = False,
     ) -> None:
+        self._program = plan.program if augmented else None
         self._left, self._plan, self._out, self._stream = left, plan, out, stream
         self._normalisation = normalisation
         self._parts: list[tuple[np.ndarray, Tensor, PortableFilling]] = []
@@ -87,6 +91,8 @@ class LeftOverFilling:
         with torch.cuda.stream(self._stream):  # which is nothing where there is none
             for position in np.flatnonzero(entries).tolist():
                 values = pixels[position]
+                if self._program is not None:
+                    values = augment(values[None], self._program[position : position + 1])[0]
                 if self._normalisation is not None:
                     scale, shift = torch.tensor(self._normalisation.scale), torch.tensor(self._normalisation.shift)
                     values = values.to(torch.float32).mul_(scale).add_(shift)

@@ -54,6 +54,7 @@ class NativeBackend:
     """
 
     normalises = True
+    augments = True
     on_device = False
 
     def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False, index: bool = True) -> None:
@@ -71,7 +72,7 @@ class NativeBackend:
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None
     ) -> "NativeFilling":
         rows = np.where(wanted, plan.samples, plan.samples[np.argmax(wanted)])  # a stand-in, whose pixels nobody makes
-        filling = NativeFilling(self, plan, LeftOverFilling(self._left, plan, out, normalisation))
+        filling = NativeFilling(self, plan, LeftOverFilling(self._left, plan, out, normalisation, augmented=True))
         if wanted.any():
             sources = self._dataset.stored(rows)
             if not self.uses_index:
@@ -81,7 +82,7 @@ class NativeBackend:
             geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
             pixels = _format(out, normalisation)
             kept = self._dataset.claim(rows, np.isin(sources.stored, (JPEG, JPEG_FILE)))
-            native = self._pool.submit(sources, geometry, _as_array(out), pixels, self._fast, kept)
+            native = self._pool.submit(sources, geometry, _as_array(out), pixels, self._fast, kept, plan.program)
             filling.start(native, wanted & (sources.stored != OTHER), kept)
         return filling
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fasttrain.kernels.augment_program import Op, Program
+from fasttrain.loading.augment.planning import plan_program
 from fasttrain.loading.randomness import Operation, random_bits, repeated_keys, uniforms
 from fasttrain.loading.sampler import PADDING
 from fasttrain.loading.views import EvalView, Padding, TrainView, View
@@ -59,6 +61,8 @@ class BatchPlan:
         jitter: colour jitter for the device stage, None when the view has none.
         views: V.
         shift: for the device stage too, None when the view is not moved.
+        program: what is done to the bytes of each entry once it is cropped and mirrored, None for nothing; colour
+            jitter is a part of it then.
     """
 
     rows: np.ndarray
@@ -72,6 +76,7 @@ class BatchPlan:
     jitter: Jitter | None
     views: int = 1
     shift: Shift | None = None
+    program: Program | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -99,12 +104,34 @@ def plan_batch(
     """
     if views > 1:
         number = np.repeat(np.arange(views), len(rows))
-        keys = repeated_keys(np.tile(keys, views), number, Operation.VIEW_KEY)
-        plan = plan_batch(view, np.tile(rows, views), keys, np.tile(sizes, (views, 1)), seed, epoch)
-        return replace(plan, views=views)
+        own = repeated_keys(np.tile(keys, views), number, Operation.VIEW_KEY)
+        tiled = np.tile(rows, views), np.tile(sizes, (views, 1))
+        if isinstance(view, TrainView) and view.augment.same_crop:
+            return _plan_variants(view, *tiled, np.tile(keys, views), own, seed, epoch, views)
+        return replace(plan_batch(view, tiled[0], own, tiled[1], seed, epoch), views=views)
     if isinstance(view, EvalView):
         return _plan_eval(view, rows, sizes)
     return _plan_train(view, rows, keys, sizes, seed, epoch)
+
+
+def _plan_variants(
+    view: TrainView,
+    rows: np.ndarray,
+    sizes: np.ndarray,
+    keys: np.ndarray,
+    own: np.ndarray,
+    seed: int,
+    epoch: int,
+    views: int,
+) -> BatchPlan:
+    """Views of the same crop and flip (those of `keys`), augmented each for itself (by `own`), but for the first."""
+    plan = replace(_plan_train(view, rows, keys, sizes, seed, epoch), views=views, jitter=None)
+    program = _plan_program(view, own, seed, epoch)
+    if program is None:
+        return plan
+    operations = program.operations.copy()
+    operations[: len(rows) // views] = Op.NOTHING
+    return replace(plan, program=replace(program, operations=operations))
 
 
 def _plan_train(
@@ -119,8 +146,9 @@ def _plan_train(
         offsets=np.zeros((len(rows), 2), np.int64),
         hflip=_plan_hflip(view, keys, seed, epoch),
         vflip=uniforms(seed, epoch, keys, Operation.FLIP)[1] < view.vflip,
-        jitter=_plan_jitter(view, keys, seed, epoch),
+        jitter=None if view.augment.active else _plan_jitter(view, keys, seed, epoch),
         shift=_plan_translation(view, keys, seed, epoch),
+        program=_plan_program(view, keys, seed, epoch),
     )
 
 
@@ -137,6 +165,14 @@ def _plan_translation(view: TrainView, keys: np.ndarray, seed: int, epoch: int) 
     draw = uniforms(seed, epoch, keys, Operation.TRANSLATION)[:2]
     corners = np.floor(draw * (2 * view.translate + 1)).astype(np.int64) - view.translate
     return Shift(np.ascontiguousarray(corners.T), view.padding)
+
+
+def _plan_program(view: TrainView, keys: np.ndarray, seed: int, epoch: int) -> Program | None:
+    if not view.augment.active:
+        return None
+    jitter = _plan_jitter(view, keys, seed, epoch)
+    colours = None if jitter is None else (jitter.factors, jitter.order)
+    return plan_program(view.augment, keys, view.size, seed, epoch, mean=view.mean, std=view.std, jitter=colours)
 
 
 def random_resized_crop(view: TrainView, keys: np.ndarray, sizes: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -55,6 +55,7 @@ class PortableBackend:
     """Persistent threads that decode and render samples into preallocated batches. Always exact."""
 
     normalises = False
+    augments = False
     on_device = False
     uses_index = False
 

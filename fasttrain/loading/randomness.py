@@ -31,6 +31,8 @@ class Operation(IntEnum):
     FLIP_PARITY = 11
     TRANSLATION = 12
     CROP = 16  # one operation a try: 16, 17, …
+    AUGMENT = 4096  # and the 4095 after it; see `fasttrain.loading.augment.planning`
+    MIX = 8192  # and the 4095 after it; see `fasttrain.loading.augment.mixing`
 
 
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -56,8 +58,8 @@ def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3])
 
 
-def random_bits(seed: int, epoch: int, keys: np.ndarray, operation: int) -> np.ndarray:
-    """(4, N) uint32 for the samples of `keys` ((N,) uint64)."""
+def random_bits(seed: int, epoch: int, keys: np.ndarray, operation: int | np.ndarray) -> np.ndarray:
+    """(4, N) uint32 for the samples of `keys` ((N,) uint64), of one operation or of (N,) each its own."""
     keys = keys.astype(np.uint64)
     counters = np.empty((4, len(keys)), np.uint32)
     counters[0] = (keys & _LOW).astype(np.uint32)
@@ -67,7 +69,7 @@ def random_bits(seed: int, epoch: int, keys: np.ndarray, operation: int) -> np.n
     return philox(counters, (seed & 0xFFFF_FFFF, (seed >> 32) & 0xFFFF_FFFF))
 
 
-def uniforms(seed: int, epoch: int, keys: np.ndarray, operation: int) -> np.ndarray:
+def uniforms(seed: int, epoch: int, keys: np.ndarray, operation: int | np.ndarray) -> np.ndarray:
     """(4, N) float64, uniform in [0, 1) with 32 random bits each."""
     return random_bits(seed, epoch, keys, operation) * 2.0**-32
 

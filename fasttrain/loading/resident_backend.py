@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.kernels import device_stage
+from fasttrain.kernels import augment, device_stage
 from fasttrain.kernels.loading import Geometry
 from fasttrain.kernels.pixels import FlatImages
 from fasttrain.loading.backend import Circumstances, Make, Normalisation
@@ -49,6 +49,7 @@ class ResidentBackend:
     """
 
     normalises = False
+    augments = True
     on_device = True
     uses_index = False
 
@@ -120,6 +121,8 @@ class ResidentBackend:
             filter=plan.interpolation,
         )
         pixels = device_stage.resample(images, geometry, plan.size)
+        if plan.program is not None:
+            pixels = augment.augment(pixels, plan.program[entries])
         if len(entries) == len(out):
             out.copy_(pixels)
         else:

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from fasttrain.base.config import Settings, load_settings
 from fasttrain.base.errors import ConfigError
+from fasttrain.loading.augment.settings import Augment
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,6 +43,7 @@ class TrainView(_View):
         translate: pixels of the view that it is moved by at the most, to each side.
         padding: what is shown beyond its edge then: the view mirrored at its border pixels, or black.
         color_jitter: strength of (brightness, contrast, saturation, hue), as torchvision's ColorJitter takes them.
+        augment: policies, erasing and more (see `fasttrain.loading.augment.settings.Augment`).
     """
 
     kind: Literal["train"] = "train"
@@ -52,6 +54,7 @@ class TrainView(_View):
     translate: int = Field(default=0, ge=0)
     padding: Padding = "reflect"
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    augment: Augment = Augment()
 
     @model_validator(mode="after")
     def _ordered(self) -> "TrainView":

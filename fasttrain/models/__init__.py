@@ -1,1 +1,1 @@
-"""timm models by name, safe weight files, checkpoints, weight averaging."""
+"""timm models by name, heads, safe weight files, checkpoints, weight averaging."""

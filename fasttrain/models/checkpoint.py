@@ -27,6 +27,7 @@ class CheckpointInfo:
         epoch: epochs trained.
         averaged: True when the weights are an exponential moving average.
         metrics: validation figures of these weights, and on which data they were measured.
+        head: what the model ends in, as `fasttrain.models.heads.HeadSettings`; None for timm's own classifier.
     """
 
     model: str
@@ -36,6 +37,7 @@ class CheckpointInfo:
     epoch: int = 0
     averaged: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any], path: str | Path) -> "CheckpointInfo":

@@ -9,6 +9,7 @@ from torch import nn
 from fasttrain.base.errors import WeightsError
 from fasttrain.loading.views import EvalView, eval_view
 from fasttrain.models import airbench as airbench  # which tells timm of its models
+from fasttrain.models.heads import CosineHead, HeadSettings, classifier_names, put_head
 
 
 def list_models(pattern: str = "") -> list[str]:
@@ -16,25 +17,32 @@ def list_models(pattern: str = "") -> list[str]:
     return timm.list_models(pattern)
 
 
-def create_model(name: str, num_classes: int, *, size: int | None = None, **options: Any) -> nn.Module:
+def create_model(
+    name: str, num_classes: int, *, size: int | None = None, head: HeadSettings | None = None, **options: Any
+) -> nn.Module:
     """Build a timm model with a fresh head of `num_classes` outputs.
 
     Args:
         name: timm's name, as `list_models` gives it.
         num_classes: outputs of the classifier.
         size: image side in pixels that the model will see; only models of a fixed size (ViTs) are built differently.
+        head: what it ends in; None for timm's own classifier.
         options: passed on to ``timm.create_model`` (``drop_rate``, ``drop_path_rate``, ``pretrained``, …).
 
     Raises:
         WeightsError: timm has no such model (the message names the nearest ones), or refuses an option.
+        ConfigError: the head does not suit the model.
     """
     config = _pretrained_config(name)
     if size is not None and config.get("fixed_input_size") and size != config["input_size"][-1]:
         options["img_size"] = size
     try:
-        return timm.create_model(name, num_classes=num_classes, **options)
+        model: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
     except (TypeError, RuntimeError, OSError, ValueError) as error:
         raise WeightsError(f"timm cannot create {name!r} with {options or 'its defaults'}: {error}") from error
+    if head is not None:
+        put_head(model, head)
+    return model
 
 
 def zero_head(model: nn.Module) -> None:
@@ -42,10 +50,13 @@ def zero_head(model: nn.Module) -> None:
 
     All classes begin equally likely (loss ln C), so that the first steps do not push the noise of a random head into
     the features (Kolesnikov et al., "Big Transfer", ECCV 2020). The head itself learns from the first step on.
+    Directions, of which cosines are taken, have no zero; they stay as they are.
     """
     for name in classifier_names(model):
-        for parameter in model.get_submodule(name).parameters():
-            nn.init.zeros_(parameter)
+        classifier = model.get_submodule(name)
+        if not isinstance(classifier, CosineHead):
+            for parameter in classifier.parameters():
+                nn.init.zeros_(parameter)
 
 
 def has_own_head(name: str, num_classes: int) -> bool:
@@ -74,9 +85,3 @@ def _pretrained_config(name: str) -> dict[str, Any]:
         raise WeightsError(f"timm has no model named {name!r}; {hint}")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     return config.to_dict() if config is not None else {}
-
-
-def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that hold the classifier's weights, as timm records them (``fc``, ``head.fc``, …)."""
-    names = getattr(model, "pretrained_cfg", {}).get("classifier", ())
-    return (names,) if isinstance(names, str) else tuple(names or ())

@@ -8,10 +8,12 @@ import torch
 from timm.data import ImageNetInfo
 from torch import nn
 
-from fasttrain.base.errors import WeightsError
+from fasttrain.base.config import load_settings
+from fasttrain.base.errors import ConfigError, WeightsError
 from fasttrain.loading.views import EvalView, parse_view
 from fasttrain.models.checkpoint import CheckpointInfo, file_hash
 from fasttrain.models.create import create_model, eval_view_of
+from fasttrain.models.heads import HeadSettings
 from fasttrain.models.weights import Match, load_weights, output_count, read_metadata, read_state_dict
 
 IMAGENET_OUTPUTS = 1000
@@ -79,11 +81,20 @@ def _open_checkpoint(path: Path, info: CheckpointInfo, model: str | None, size: 
     if not isinstance(view, EvalView):
         raise WeightsError(f"checkpoint {path} stores a {view.kind} view where an eval view belongs")
     view = view.model_copy(update={"size": size or view.size})
-    module = create_model(info.model, info.num_classes, size=view.size)
+    module = create_model(info.model, info.num_classes, size=view.size, head=_head(info, path))
     load_weights(module, path, new_head=False)
     return OpenedModel(
         info.model, module, view, info.class_names, info.num_classes, file_hash(path), dict(info.metrics)
     )
+
+
+def _head(info: CheckpointInfo, path: Path) -> HeadSettings | None:
+    if info.head is None:
+        return None
+    try:
+        return load_settings(HeadSettings, info.head, "head")
+    except ConfigError as error:
+        raise WeightsError(f"checkpoint {path} was written by another version of fasttrain: {error}") from None
 
 
 def _open_bare(path: Path, model: str | None, match: Match, size: int | None) -> OpenedModel:

@@ -77,7 +77,8 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
         path: see `read_state_dict`.
         match: ``name`` joins tensors by name; ``order`` joins them by position, for a state dict of the same tensors
             in the same order under other names (``num_batches_tracked`` counters are left out of both).
-        new_head: allow a classifier of another shape, or none, in the file; the model's own starts from 0 then.
+        new_head: allow a classifier of another shape or kind, or none, in the file; the model's own starts anew then
+            (from 0, where it is linear).
 
     Raises:
         WeightsError: a tensor is missing, left over or of another shape; the message names the first of them.
@@ -86,15 +87,15 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
     target = model.state_dict()
     if match == "order":
         source = _rename_by_order(source, target, path)
-    head = _head_keys(model, target)
-    reshaped = {key for key in head & source.keys() if source[key].shape != target[key].shape}
+    head, theirs = _head_keys(model, target), _head_keys(model, source)
+    reshaped = {key for key in head & theirs if source[key].shape != target[key].shape}
     if reshaped and not new_head:
         key = sorted(reshaped)[0]
         raise WeightsError(
             f"weights {path}: {key} is of shape {tuple(source[key].shape)}, the model's {tuple(target[key].shape)}"
         )
-    dropped = head if (reshaped or not head & source.keys()) and new_head else set()
-    kept = {key: tensor for key, tensor in source.items() if key not in dropped}
+    dropped = head if (reshaped or head != theirs) and new_head else set()
+    kept = {key: tensor for key, tensor in source.items() if not (dropped and key in theirs)}
     _require_fit(kept, target, dropped, path)
     model.load_state_dict(kept, strict=False)
     if dropped:

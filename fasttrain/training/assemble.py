@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -12,11 +13,15 @@ from fasttrain.inference.forward import Amp, resolve_amp
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.views import EvalView
 from fasttrain.models.create import create_model, has_own_head, zero_head
+from fasttrain.models.heads import add_training_parts, put_head
 from fasttrain.models.weights import load_weights
 from fasttrain.training.distillation import open_teacher
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
 from fasttrain.training.initialisation import whiten
+from fasttrain.training.losses.base import Facts
+from fasttrain.training.losses.criterion import Criterion, make_criterion, needs_counts
+from fasttrain.training.mixing import make_mixer
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
@@ -50,6 +55,8 @@ def make_stepper(
     module = _create_model(settings, num_classes, view.size)
     if settings.init == "whitening" and begins:
         whiten(module, settings.data, loader, view)
+    add_training_parts(module, settings.head, settings.batch_former)
+    loss = _make_loss(settings, device, num_classes, loader)
     set_precision(settings.tf32)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -78,6 +85,8 @@ def make_stepper(
         sam_rho=settings.sam_rho,
         teacher=teacher,
         distill=settings.distill,
+        loss=loss,
+        mixing=make_mixer(settings, num_classes, loader),
     )
 
 
@@ -89,6 +98,15 @@ def _tell_of_compiling_again(table: EpochTable) -> None:
             f"the sizes of images or batches change in epoch {', '.join(epochs[:5])}{more}; torch.compile takes its "
             "time there again, unless what it makes for a second size serves the others, too"
         )
+
+
+def _make_loss(settings: TrainSettings, device: torch.device, num_classes: int, loader: Loader) -> Criterion:
+    loss, head, counts, names = settings.loss, settings.head, None, None
+    if needs_counts(loss, head):
+        counts = torch.from_numpy(np.bincount(loader.labels, minlength=num_classes))  # of all ranks: it knows all rows
+    if isinstance(loss.class_weights, str):
+        names = loader.class_names
+    return make_criterion(loss, head, settings.label_smoothing, Facts(num_classes, counts, device), names)
 
 
 def _average(module: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
@@ -113,7 +131,10 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
         options["dynamic_img_size"] = True
     if settings.drop_path_rate:
         options["drop_path_rate"] = settings.drop_path_rate
-    model = create_model(settings.model, num_classes, size=size, pretrained=settings.pretrained, **options)
+    # A file whose tensors are told by their order holds timm's classifier, so the head comes after it.
+    by_order = settings.weights is not None and settings.weights_match == "order"
+    head = None if by_order else settings.head
+    model = create_model(settings.model, num_classes, size=size, head=head, pretrained=settings.pretrained, **options)
     if settings.grad_checkpointing:
         try:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -125,6 +146,9 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
         zero_head(model)
     if settings.weights is not None:
         loaded = load_weights(model, settings.weights, settings.weights_match)
-        head = "with a new head" if loaded.head_replaced else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {head} for {num_classes} classes")
+        fresh = loaded.head_replaced or (by_order and settings.head.kind != "linear")
+        told = "with a new head" if fresh else "with their own head"
+        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told} for {num_classes} classes")
+    if by_order:
+        put_head(model, settings.head)
     return model

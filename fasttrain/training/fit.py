@@ -3,7 +3,7 @@
 import torch
 
 from fasttrain.base.errors import TrainingError
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, split_batch
 from fasttrain.training.stepper import Stepper
 
 
@@ -16,11 +16,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def too_large(stepper: Stepper, batch: Batch) -> TrainingError:
     """The error for a batch that did not fit. Halves are tried until one does; nothing is learned from them."""
-    whole = stepper.micro_batch or len(batch.images)
+    whole = stepper.micro_batch or len(batch.labels)
     what = f"{whole} images do not fit into the memory of {stepper.device} at a time"
     size = whole // 2
     while size >= 1:
-        if _fits(stepper, Batch(*(part[:size] for part in batch))):
+        if _fits(stepper, split_batch(batch, size)[0]):
             return TrainingError(
                 f"{what}, but {size} do: --set micro_batch={size} takes the same steps in parts of that size, "
                 f"--batch-size {size} (or a batch_schedule up to it) smaller ones"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, first_view
 
 MAX_SAMPLES = 24
 COLUMNS = 6
@@ -19,7 +19,7 @@ def sample_grid(
 ) -> np.ndarray:
     """The first valid samples of a batch with their labels, normalisation undone: uint8 (H, W, 3)."""
     rows = torch.nonzero(batch.valid)[:MAX_SAMPLES, 0]
-    pixels, labels = pixels_of(batch.images[rows], mean, std), batch.labels[rows].tolist()
+    pixels, labels = pixels_of(first_view(batch.images)[rows], mean, std), batch.labels[rows].tolist()
     wide, high = _SIDE + _MARGIN, _LINE + _SIDE + _MARGIN
     grid = Image.new("RGB", (COLUMNS * wide + _MARGIN, -(-len(rows) // COLUMNS) * high + _MARGIN), "white")
     drawing, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)

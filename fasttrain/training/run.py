@@ -21,6 +21,7 @@ from fasttrain.loading.order import Sampling
 from fasttrain.loading.views import TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
 from fasttrain.models.create import eval_view_of
+from fasttrain.models.heads import kept_weights
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
 from fasttrain.training.epochs import EpochTable
@@ -248,7 +249,7 @@ class Trainer:
         figures = self.validation.measure(average.model.module, self.stepper.amp)
         if is_main():
             info = self._checkpoint_info({**figures, "epochs_averaged": average.count}, averaged=True)
-            save_weights(self.folder.path / AVERAGED, average.model.module.state_dict(), info)
+            save_weights(self.folder.path / AVERAGED, kept_weights(average.model.module), info)
             say(f"mean of {average.count} epochs' weights: {self.folder.path / AVERAGED}")
         return figures
 
@@ -261,12 +262,13 @@ class Trainer:
             epoch=self.position.epoch,
             averaged=averaged,
             metrics=self._stated_metrics(figures),
+            head=None if self.settings.head.kind == "linear" else self.settings.head.model_dump(mode="json"),
         )
 
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
         if is_main():
             info = self._checkpoint_info(validation, averaged=self.stepper.ema is not None)
-            weights = self._kept_model().state_dict()
+            weights = kept_weights(self._kept_model())
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
                 save_weights(self.folder.path / BEST, weights, info)
@@ -310,6 +312,7 @@ class Trainer:
         how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         how |= {"batch_size": settings.batch_schedule or settings.batch_size, "size": settings.size_schedule}
+        how |= {"views": settings.loss.needs.views}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
     def _table(self) -> EpochTable:
@@ -363,8 +366,10 @@ class Trainer:
         return sample_grid(batch, self.class_names, self.eval_view.mean, self.eval_view.std)
 
     def _train_view(self) -> TrainView:
-        augment, evaluated = self.settings.augment, self.eval_view
-        return train_view(evaluated.size, **augment.model_dump(), mean=evaluated.mean, std=evaluated.std)
+        settings, evaluated = self.settings, self.eval_view
+        how = settings.augment.of_view()
+        how["augment"]["same_crop"] |= settings.loss.kind == "jsd"
+        return train_view(evaluated.size, **how, mean=evaluated.mean, std=evaluated.std)
 
 
 def _count_classes(loader: Loader) -> int:

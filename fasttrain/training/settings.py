@@ -5,8 +5,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
+from fasttrain.loading.augment.mixing import Mixing
+from fasttrain.loading.augment.settings import Augment
 from fasttrain.loading.per_epoch import EpochRule
 from fasttrain.loading.views import Padding, Share
+from fasttrain.models.batch_former import BatchFormerSettings
+from fasttrain.models.heads import HeadSettings
+from fasttrain.training.losses.settings import LossSettings, conflict
+from fasttrain.training.mixing import mixing_conflict
 from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, epochs_of
 
 
@@ -40,8 +46,9 @@ class OptimizerSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class AugmentSettings(Settings):
-    """The train view: RandomResizedCrop, flips, translation, jitter (see `fasttrain.loading.views.TrainView`)."""
+class AugmentSettings(Mixing, Augment):
+    """The train view: RandomResizedCrop, flips, translation, jitter (see `fasttrain.loading.views.TrainView`), what is
+    done to it besides (see `Augment`), and how the images of a batch are mixed (see `Mixing`)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -51,6 +58,12 @@ class AugmentSettings(Settings):
     padding: Padding = "reflect"
     color_jitter: float | tuple[float, ...] = 0.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def of_view(self) -> dict[str, Any]:
+        """What `train_view` takes."""
+        values = self.model_dump()
+        inner = {name: values.pop(name) for name in Augment.model_fields}
+        return {**{name: value for name, value in values.items() if name not in Mixing.model_fields}, "augment": inner}
 
 
 class SamplingSettings(Settings):
@@ -200,6 +213,9 @@ class TrainSettings(Settings):
     on_error: Literal["raise", "skip"] = "raise"
     trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
     checkpoint_minutes: float = Field(default=10.0, ge=0)
+    loss: LossSettings = LossSettings()
+    head: HeadSettings = HeadSettings()
+    batch_former: BatchFormerSettings = BatchFormerSettings()
     sampling: SamplingSettings = SamplingSettings()
     distill: DistillSettings = DistillSettings()
     ddp: DdpSettings = DdpSettings()
@@ -242,6 +258,13 @@ class TrainSettings(Settings):
     def _one_start(self) -> "TrainSettings":
         if self.init != "default" and (self.weights or self.pretrained):
             raise ValueError(f"init {self.init} is for models that start without weights; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> "TrainSettings":
+        problem = conflict(self) or mixing_conflict(self)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

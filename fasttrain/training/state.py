@@ -105,6 +105,7 @@ def write_state(
         "optimizer": stepper.optimizer.state_dict(),
         "schedule": stepper.schedule.state_dict(),
         "scaler": stepper.scaler.state_dict(),
+        "loss": stepper.criterion.state_dict(),
         "swa": stepper.swa.state_dict() if stepper.swa is not None else None,
         "ema": stepper.ema.state_dict() if stepper.ema is not None else None,
         "loader": loader.state_dict(),
@@ -132,6 +133,8 @@ def restore_state(
     stepper.optimizer.load_state_dict(state["optimizer"])
     stepper.schedule.load_state_dict(state["schedule"])
     stepper.scaler.load_state_dict(state["scaler"])
+    if state.get("loss"):  # absent from runs that were saved before there were losses with a state
+        stepper.criterion.load_state_dict(state["loss"])
     if stepper.ema is not None:
         stepper.ema.load_state_dict(state["ema"])
     if stepper.swa is not None:

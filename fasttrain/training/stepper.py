@@ -4,16 +4,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.augment.mixing import Mixer
+from fasttrain.loading.batch import Batch, all_views, first_view, split_batch
+from fasttrain.models.heads import alone
 from fasttrain.training.averaging import Averaging
 from fasttrain.training.distillation import Teacher, distillation_loss
 from fasttrain.training.freezing import frozen_norms
+from fasttrain.training.losses.criterion import Criterion, plain_criterion
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import DistillSettings
@@ -31,11 +33,15 @@ class Stepper:
         ema: moving average of the model, or None.
         clip_norm: largest L2 norm of the gradients; 0: they are not clipped, or the optimizer does that.
         swa: mean of the model at the ends of epochs, or None.
+        label_smoothing: of the cross-entropy, where no `loss` is given.
         micro_batch: images that pass through the model at a time; None for all of a batch. The gradient is that of the
             whole batch (batch statistics are those of each part).
         sam_rho: radius of sharpness-aware minimisation; 0 turns it off.
         teacher: gives the soft targets of a batch, or None; how much they count, and how soft they are, is said in
             `distill`.
+        loss: gives each sample's loss; in training the model may give several rows of logits for each image (see
+            `fasttrain.models.heads.InTraining`).
+        mixing: mixes the images of a batch, and their labels, or None.
     """
 
     module: nn.Module
@@ -53,6 +59,8 @@ class Stepper:
     sam_rho: float = 0.0
     teacher: Teacher | None = None
     distill: DistillSettings = field(default_factory=DistillSettings)
+    loss: Criterion | None = None
+    mixing: Mixer | None = None
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +68,7 @@ class Stepper:
         self._frozen_norms = frozen_norms(self.module)
         self._averaging = None if self.ema is None else Averaging(self.ema, self.module, self.optimizer)
         self._graph_unknown = bool(getattr(self.model, "static_graph", False))  # to DDP, that relies on it
+        self.criterion = self.loss or plain_criterion(self.label_smoothing)
 
     def train(self) -> None:
         """Put the model into training mode; frozen normalisation layers keep their statistics."""
@@ -77,37 +86,42 @@ class Stepper:
         if self._averaging is not None:
             self._averaging.before(global_step)
         samples = batch.valid.sum()
-        self._update(batch, samples, loss_sum)
+        targets = None
+        if self.mixing is not None:
+            batch, targets = self.mixing(batch, global_step)
+        self._update(batch, targets, samples, loss_sum)
+        self.criterion.end_step()
         if self._averaging is not None:
             self._averaging.after(global_step)
 
     def try_batch(self, batch: Batch) -> None:
         """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""
-        with self._exchange(False):
-            self._losses(batch, alone=self._graph_unknown).sum().backward()
+        with self._exchange(False), alone(self.module), self.criterion.unobserved():
+            self._losses(batch, bare=self._graph_unknown).sum().backward()
 
     def _record_graph(self, batch: Batch) -> None:
         """Let DDP note a static graph where steps have passes that exchange no gradients: it does so in a process's
         first pass, which must exchange them. Nothing is learned, and statistics are put back."""
-        part = self.micro_batch or len(batch.images)
-        if self.sam_rho > 0 or part < len(batch.images):
+        part = split_batch(batch, self.micro_batch or len(batch.labels))[0]
+        if self.sam_rho > 0 or len(part.labels) < len(batch.labels):
             buffers = [buffer.clone() for buffer in self.module.buffers()]
-            self._losses(Batch(*(tensor[:part] for tensor in batch))).sum().backward()
+            with self.criterion.unobserved():
+                self._losses(part).sum().backward()
             self.optimizer.zero_grad()
             for buffer, before in zip(self.module.buffers(), buffers, strict=True):
                 buffer.copy_(before)
         self._graph_unknown = False
 
-    def _update(self, batch: Batch, samples: Tensor, loss_sum: LaggedLoss) -> None:
+    def _update(self, batch: Batch, targets: Tensor | None, samples: Tensor, loss_sum: LaggedLoss) -> None:
         self.optimizer.zero_grad()  # to None, by default; apex takes no argument
         if self.sam_rho > 0:
             # Each rank climbs by the gradient of its own samples, so only the second one is averaged over them.
-            losses = self._backward(batch, samples, averaged=False)
-            with ascended(self.module, self.sam_rho):
+            losses = self._backward(batch, targets, samples, averaged=False)
+            with ascended(self.module, self.sam_rho), self.criterion.unobserved():
                 self.optimizer.zero_grad()
-                self._backward(batch, samples)
+                self._backward(batch, targets, samples)
         else:
-            losses = self._backward(batch, samples)
+            losses = self._backward(batch, targets, samples)
         if self.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
@@ -115,35 +129,38 @@ class Stepper:
         self.scaler.update()
         loss_sum.add(losses, samples)
 
-    def _backward(self, batch: Batch, samples: Tensor, averaged: bool = True) -> Tensor:
+    def _backward(self, batch: Batch, targets: Tensor | None, samples: Tensor, averaged: bool = True) -> Tensor:
         """Add the gradient of the batch's mean loss; the sum of its losses, 0-dim.
 
         Args:
+            targets: (B, C) soft ones instead of the labels.
             averaged: over the ranks.
         """
         total = torch.zeros((), device=samples.device)
-        size = self.micro_batch or len(batch.images)
-        parts = [Batch(*part) for part in zip(*(tensor.split(size) for tensor in batch), strict=True)]
-        for number, part in enumerate(parts, 1):
+        size = self.micro_batch or len(batch.labels)
+        parts = split_batch(batch, size)
+        soft = [None] * len(parts) if targets is None else targets.split(size)
+        for number, (part, wanted) in enumerate(zip(parts, soft, strict=True), 1):
             with self._exchange(averaged and number == len(parts)):
-                loss = self._losses(part).sum()
+                loss = self._losses(part, wanted).sum()
                 self.scaler.scale(loss / samples.clamp(min=1)).backward()
             total = total + loss.detach()
         return total
 
-    def _losses(self, batch: Batch, alone: bool = False) -> Tensor:
+    def _losses(self, batch: Batch, targets: Tensor | None = None, bare: bool = False) -> Tensor:
         """(B,) float32, 0 for masked samples.
 
         Args:
-            alone: of the model itself, without DDP or what was compiled around it.
+            targets: (B, C) soft ones instead of the labels.
+            bare: of the model itself, without DDP or what was compiled around it.
         """
         with autocast(self.device, self.amp):
-            logits = (self.module if alone else self.model)(batch.images)
-        labels = batch.labels.clamp(min=0)
-        losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self.label_smoothing)
+            logits = (self.module if bare else self.model)(all_views(batch.images))
+        losses = self.criterion(logits, batch.labels.clamp(min=0), batch.valid, targets)
         if self.teacher is not None:
-            scores = self.teacher(batch.images, batch.ids)
-            soft = distillation_loss(logits, scores, self.distill.temperature)
+            scores = self.teacher(first_view(batch.images), batch.ids)
+            # Of the first view, and of the features themselves where the head gives several rows for an image.
+            soft = distillation_loss(logits[: len(scores)], scores, self.distill.temperature)
             losses = torch.lerp(losses, soft, self.distill.weight)
         return torch.where(batch.valid, losses, 0.0)
 

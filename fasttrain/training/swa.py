@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 from fasttrain.base.console import progress
 from fasttrain.base.distributed import average_buffers
 from fasttrain.inference.forward import Amp, autocast
+from fasttrain.loading.batch import all_views
 from fasttrain.loading.loader import Loader
 
 
@@ -47,7 +48,7 @@ class WeightAverage:
         with progress("re-estimate statistics", len(loader) * loader.batch_size) as bar:
             for batch in loader:
                 with autocast(batch.images.device, amp):
-                    self.model(batch.images)
+                    self.model(all_views(batch.images))
                 bar.advance(loader.batch_size)
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum

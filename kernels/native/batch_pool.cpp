@@ -111,7 +111,7 @@ void BatchPool::run(State& state) {
     held.unlock();
     error.clear();
     const Target* first = work->targets.data() + index * work->views;
-    const Targets targets{first, work->views, work->output, work->fast};
+    const Targets targets{first, work->views, work->output, work->fast, work->augment.get()};
     const Outcome outcome = fill_sample(work->samples[index], targets, scratch, error);
     held.lock();
     work->outcomes[index] = outcome;

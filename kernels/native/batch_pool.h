@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "augment_batch.h"
 #include "sample.h"
 
 namespace fasttrain {
@@ -23,6 +24,7 @@ struct BatchWork {
   int views = 1;                // targets of each sample
   Output output{};
   bool fast = false;
+  std::unique_ptr<AugmentBatch> augment;  // of the targets, where they are augmented
 
   std::size_t next = 0;  // first sample that no thread has taken
   std::size_t busy = 0;  // threads that have to do with the batch

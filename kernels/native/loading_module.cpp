@@ -8,6 +8,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include "augment_module.h"
 #include "batch_pool.h"
 #include "pixel_names.h"
 #include "simd.h"
@@ -167,7 +168,7 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
                                 const std::vector<std::optional<std::string>>& paths, const Numbers& sizes,
                                 const Numbers& index, const Numbers& boxes, const Numbers& resized,
                                 const Numbers& windows, const Flags& hflip, const Flags& vflip, const py::object& keep,
-                                const Numbers& keep_at) {
+                                const Numbers& keep_at, const py::object& program) {
   auto work = std::make_shared<BatchWork>();
   work->output.kind = pixel_of(dtype);
   std::copy(scale.begin(), scale.end(), work->output.scale);
@@ -220,6 +221,10 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
                    narrow(windows.at(e, 0)), narrow(windows.at(e, 1)), size,
                    kind,                     hflip.at(e) != 0,         vflip.at(e) != 0};
     target.out = first + stride * static_cast<std::size_t>(e);
+    target.entry = static_cast<std::size_t>(e);
+  }
+  if (!program.is_none()) {
+    work->augment = std::make_unique<AugmentBatch>(augment_batch_of(py::cast<py::tuple>(program), entries));
   }
   auto filling = std::make_unique<Filling>(pool, work, out, std::move(opened));
   pool->submit(work);
@@ -240,7 +245,7 @@ void bind_loading(py::module_& module) {
            py::arg("fast"), py::arg("filter"), py::arg("stored"), py::arg("buffers"), py::arg("buffer"),
            py::arg("offsets"), py::arg("lengths"), py::arg("paths"), py::arg("sizes"), py::arg("index"),
            py::arg("boxes"), py::arg("resized"), py::arg("windows"), py::arg("hflip"), py::arg("vflip"),
-           py::arg("keep"), py::arg("keep_at"));
+           py::arg("keep"), py::arg("keep_at"), py::arg("program").none(true));
   module.def("usable_simd", [] {
     std::vector<std::string> names;
     for (const Simd level : usable_simd()) names.push_back(simd_name(level));

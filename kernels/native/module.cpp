@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include "augment_module.h"
 #include "buffer_view.h"
 #include "colour_module.h"
 #include "indexed_module.h"
@@ -79,7 +80,7 @@ py::object repack(const py::buffer& buffer) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .indexed, .loading and .device_stage.";
+  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .indexed, .loading, .augment and .device_stage.";
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);
@@ -94,4 +95,5 @@ PYBIND11_MODULE(_native, module) {
   fasttrain::bind_loading(module);
   fasttrain::bind_colour(module);
   fasttrain::bind_indexed(module);
+  fasttrain::bind_augment(module);
 }

@@ -169,6 +169,25 @@ void fill(const Sample& sample, const Targets& targets, Scratch& scratch) {
   }
 }
 
+// Make views as bytes, and of each, while it is in the cache, what is to be stored.
+void fill_augmented(const Sample& sample, const Targets& targets, Scratch& scratch) {
+  const int size = targets.first[0].view.size;
+  const std::size_t each = std::size_t{3} * size * size;
+  scratch.bytes.resize(each * targets.count);
+  scratch.targets.assign(targets.first, targets.first + targets.count);
+  for (int i = 0; i < targets.count; ++i) scratch.targets[i].out = scratch.bytes.data() + each * i;
+  const Output bytes{Pixel::uint8, {1.0f, 1.0f, 1.0f}, {0.0f, 0.0f, 0.0f}};
+  fill(sample, Targets{scratch.targets.data(), targets.count, bytes, targets.fast, nullptr}, scratch);
+  ColourScale scale;
+  std::copy(targets.output.scale, targets.output.scale + 3, scale.scale);
+  std::copy(targets.output.shift, targets.output.shift + 3, scale.shift);
+  for (int i = 0; i < targets.count; ++i) {
+    std::memcpy(scratch.augmenter.begin(size, size), scratch.bytes.data() + each * i, each);
+    scratch.augmenter.run(targets.augment->of(targets.first[i].entry), targets.augment->style);
+    scratch.augmenter.store(targets.output.kind, scale, targets.first[i].out);
+  }
+}
+
 template <class T>
 void give_back(std::vector<T>& memory) {
   std::vector<T>().swap(memory);
@@ -177,17 +196,23 @@ void give_back(std::vector<T>& memory) {
 }  // namespace
 
 void Scratch::trim() {
-  std::size_t bytes = 0;
-  for (const Resampler& view : views) bytes += view.bytes();
-  if (bytes > kMaxKept) give_back(views);
+  std::size_t taken = 0;
+  for (const Resampler& view : views) taken += view.bytes();
+  if (taken > kMaxKept) give_back(views);
   if (file.capacity() > kMaxKept) give_back(file);
   if (rows.capacity() > kMaxKept) give_back(rows);
   if (indexed && indexed->bytes() > kMaxKept) indexed.reset();
+  if (augmenter.bytes() > 2 * kMaxKept) augmenter = {};
+  if (bytes.capacity() > kMaxKept) give_back(bytes);
 }
 
 Outcome fill_sample(const Sample& sample, const Targets& targets, Scratch& scratch, std::string& error) {
   try {
-    fill(sample, targets, scratch);
+    if (targets.augment != nullptr) {
+      fill_augmented(sample, targets, scratch);
+    } else {
+      fill(sample, targets, scratch);
+    }
     scratch.trim();
     return Outcome::done;
   } catch (const NotHandled&) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "augment_batch.h"
 #include "indexed_sample.h"
 #include "resample.h"
 
@@ -34,6 +35,7 @@ struct Sample {
 struct Target {
   View view;
   void* out;
+  std::size_t entry;  // number of the view in the batch
 };
 
 // What is to be made of a sample: so many views of it, at least one.
@@ -42,6 +44,7 @@ struct Targets {
   int count;
   const Output& output;
   bool fast;  // decode faster and less exactly where that is possible
+  const AugmentBatch* augment;  // what is done to each entry before it is normalised; null for nothing
 };
 
 enum class Outcome : std::uint8_t { pending, done, not_handled, failed };
@@ -51,6 +54,9 @@ struct Scratch {
   std::vector<Resampler> views;
   std::vector<std::uint8_t> file, rows;
   std::unique_ptr<IndexedSample> indexed;  // made when it is first needed
+  Augmenter augmenter;
+  std::vector<std::uint8_t> bytes;  // views before they are augmented
+  std::vector<Target> targets;      // that go there
 
   // Give memory back after an image that took much of it.
   void trim();

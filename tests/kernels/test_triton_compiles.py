@@ -9,7 +9,7 @@ triton = pytest.importorskip("triton", reason="Triton comes with torch for CUDA 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from fasttrain.kernels.triton import finish, resample, update_parts, weight_update  # noqa: E402
+from fasttrain.kernels.triton import augment, finish, resample, update_parts, weight_update  # noqa: E402
 
 SCALES = dict.fromkeys(("s0", "s1", "s2", "h0", "h1", "h2"), "fp32")
 CROP = {"HEIGHT": 31, "WIDTH": 33, "OUT_H": 28, "OUT_W": 30}
@@ -92,3 +92,10 @@ def test_updates_read_and_write_vectors(number: int, capability: int) -> None:
     assert found(weight_update.lamb_moments_kernel) == (gradient + 6, 4)
     del constants["NUMBER"], constants["TYPE"]
     assert found(weight_update.lamb_apply_kernel, AVERAGES=True) == (8, 4)
+
+
+@pytest.mark.parametrize("bilinear", [False, True])
+def test_augment(bilinear: bool) -> None:
+    types = {"source": "*u8", "numbers": "*fp32", "seeds": "*i32", "tables": "*u8", "out": "*u8", "stream": "i32"}
+    types |= {**dict.fromkeys(("f0", "f1", "f2"), "i32"), **dict.fromkeys(("m0", "m1", "m2", "d0", "d1", "d2"), "fp32")}
+    assert build(augment.step_kernel, types, {"HEIGHT": 31, "WIDTH": 33, "BILINEAR": bilinear, "BLOCK": 512})

@@ -1,0 +1,1 @@
+"""Augmentation: policies and settings, and what they come to for each sample."""

@@ -1,0 +1,1 @@
+"""Losses by family; `registry` names them, `criterion` is what a step calls."""

@@ -1,0 +1,474 @@
+#include "augment.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "augment_effects.h"
+#include "augment_kernels.h"
+#include "augment_random.h"
+#include "augment_tables.h"
+
+namespace fasttrain {
+namespace {
+
+constexpr float kLargest = 1e6f;  // of an argument: integers made of it do not overflow
+
+std::uint8_t clamped(double value) { return static_cast<std::uint8_t>(std::min(std::max(value, 0.0), 255.0)); }
+
+// Output pixels [first, last) of a row whose positions start + step * x lie in [0, limit).
+void narrow(double start, double step, double limit, int& first, int& last) {
+  const auto inside = [&](int x) {
+    const double at = start + step * x;
+    return at >= 0.0 && at < limit;
+  };
+  if (step == 0.0) {
+    if (!inside(0)) last = first;
+    return;
+  }
+  const double zero = -start / step, end = (limit - start) / step;
+  const double low = std::min(zero, end), high = std::max(zero, end);
+  first = static_cast<int>(std::min(std::max(std::floor(low) - 1.0, double(first)), double(last)));
+  last = static_cast<int>(std::max(std::min(std::ceil(high) + 2.0, double(last)), double(first)));
+  while (first < last && !inside(first)) ++first;
+  while (last > first && !inside(last - 1)) --last;
+}
+
+}  // namespace
+
+const char* fault_of(const AugmentSteps& steps) {
+  bool open = false;
+  for (int step = 0; step < steps.count; ++step) {
+    const std::int32_t operation = steps.operations[step];
+    if (operation < 0 || operation >= static_cast<std::int32_t>(AugmentOp::count)) return "there is no such operation";
+    for (int i = 0; i < kAugmentArguments; ++i) {
+      // -ffinite-math-only lets no comparison tell of infinities, so the bits are looked at.
+      std::uint32_t bits;
+      std::memcpy(&bits, steps.arguments_of(step) + i, 4);
+      if ((bits & 0x7F800000u) == 0x7F800000u) return "an argument is not a finite number";
+      if (std::fabs(steps.arguments_of(step)[i]) > kLargest) return "an argument is larger than a million";
+    }
+    const auto kind = static_cast<AugmentOp>(operation);
+    if (kind == AugmentOp::mix_begin && open) return "a mixture begins within another one";
+    if ((kind == AugmentOp::mix_chain || kind == AugmentOp::mix_end) && !open) return "a mixture was never begun";
+    open = kind == AugmentOp::mix_begin || (open && kind != AugmentOp::mix_end);
+  }
+  return open ? "a mixture has no end" : nullptr;
+}
+
+std::uint8_t* Augmenter::begin(int height, int width) {
+  height_ = height;
+  width_ = width;
+  masked_ = tabled_ = false;
+  affine_.clear();
+  const std::size_t room = image_bytes() + kReadable;
+  if (image_.size() < room) image_.resize(room);
+  return image_.data();
+}
+
+std::uint8_t* Augmenter::begin_mask() {
+  masked_ = true;
+  if (mask_.size() < count()) mask_.resize(count());
+  return mask_.data();
+}
+
+std::size_t Augmenter::bytes() const {
+  return image_.capacity() + spare_.capacity() + mask_.capacity() + spare_mask_.capacity() + lines_.capacity() +
+         origin_.capacity() + mixed_.capacity() * sizeof(float);
+}
+
+std::uint8_t* Augmenter::other() {
+  const std::size_t room = image_bytes() + kReadable;
+  if (spare_.size() < room) spare_.resize(room);
+  return spare_.data();
+}
+
+void Augmenter::swap() { image_.swap(spare_); }
+
+void Augmenter::run(const AugmentSteps& steps, const AugmentStyle& style) {
+  style_ = style;
+  for (int step = 0; step < steps.count; ++step) {
+    const auto operation = static_cast<AugmentOp>(steps.operations[step]);
+    if (operation == AugmentOp::nothing) continue;
+    apply(operation, steps.arguments_of(step), steps.seed, static_cast<std::uint32_t>(step) << 8);
+  }
+  flush_affine();
+}
+
+// A stream of randomness of its own for each step; those of its parts follow it.
+void Augmenter::apply(AugmentOp operation, const float* arguments, std::uint64_t seed, std::uint32_t stream) {
+  std::uint8_t table[3][256];
+  if (fill_table(operation, arguments, table)) {
+    flush_affine();
+    return map(table);
+  }
+  if (operation == AugmentOp::affine) {
+    flush_table();
+    return compose_affine(arguments);
+  }
+  flush_affine();
+  switch (operation) {
+    case AugmentOp::equalize:
+      return equalize();
+    case AugmentOp::autocontrast:
+      return autocontrast();
+    default:
+      break;
+  }
+  flush_table();
+  const AugmentKernels& kernels = augment_kernels(current_simd());
+  switch (operation) {
+    case AugmentOp::contrast:
+      return contrast(arguments[0]);
+    case AugmentOp::saturation:
+      return kernels.saturate(image_.data(), count(), arguments[0]);
+    case AugmentOp::hue:
+      return kernels.rotate_hue(image_.data(), count(), arguments[0]);
+    case AugmentOp::sharpness:
+      return sharpen(arguments[0]);
+    case AugmentOp::blur:
+      return gaussian_blur(arguments[0]);
+    case AugmentOp::noise:
+      return add_noise(arguments[0], seed, stream);
+    case AugmentOp::erase:
+      return erase(arguments, seed, stream);
+    case AugmentOp::grid_shuffle:
+      return shuffle_grid(static_cast<int>(arguments[0]), seed, stream);
+    case AugmentOp::mix_begin:
+    case AugmentOp::mix_chain:
+    case AugmentOp::mix_end:
+      return mixture(operation, arguments);
+    default: {
+      const EffectImage image{image_.data(), other(), masked_ ? mask_.data() : nullptr, height_, width_};
+      const Effect effect{operation, arguments, seed, stream};
+      apply_effect(image, effect);
+    }
+  }
+}
+
+// --- geometry --------------------------------------------------------------------------------------------------------
+
+void Augmenter::compose_affine(const float* arguments) {
+  Affine next;
+  std::copy(arguments, arguments + 6, next.m);
+  // A later operation looks into the result of the earlier ones, and only through those into the image.
+  for (Affine& before : affine_) {
+    const double* b = before.m;
+    const double* n = next.m;
+    before = {{b[0] * n[0] + b[1] * n[3], b[0] * n[1] + b[1] * n[4], b[0] * n[2] + b[1] * n[5] + b[2],
+               b[3] * n[0] + b[4] * n[3], b[3] * n[1] + b[4] * n[4], b[3] * n[2] + b[4] * n[5] + b[5]}};
+  }
+  affine_.push_back(next);
+}
+
+// What of a row shows the image: the look of a pixel must stay within the frame after every one of the operations.
+void Augmenter::stretch_of(int y, int& first, int& last) const {
+  first = 0;
+  last = width_;
+  for (const Affine& affine : affine_) {
+    const double* m = affine.m;
+    narrow(m[0] * 0.5 + m[1] * (y + 0.5) + m[2], m[0], width_, first, last);
+    narrow(m[3] * 0.5 + m[4] * (y + 0.5) + m[5], m[3], height_, first, last);
+  }
+}
+
+void Augmenter::flush_affine() {
+  if (affine_.empty()) return;
+  warp(other());
+  swap();
+  if (masked_) warp_mask();
+  affine_.clear();
+}
+
+void Augmenter::warp(std::uint8_t* out) {
+  const AugmentKernels& kernels = augment_kernels(current_simd());
+  const double* m = affine_.front().m;  // which goes all the way
+  const std::size_t pitch = std::size_t{3} * width_;
+  AffineRow row{image_.data(), width_, height_, 0.0, 0.0, m[0], m[3], 0, 0};
+  for (int y = 0; y < height_; ++y) {
+    stretch_of(y, row.first, row.last);
+    row.x = m[0] * 0.5 + m[1] * (y + 0.5) + m[2] - 0.5;
+    row.y = m[3] * 0.5 + m[4] * (y + 0.5) + m[5] - 0.5;
+    std::uint8_t* line = out + pitch * y;
+    (style_.bilinear ? kernels.bilinear_row : kernels.nearest_row)(row, line);
+    for (int x = 0; x < row.first; ++x) std::memcpy(line + 3 * x, style_.fill, 3);
+    for (int x = row.last; x < width_; ++x) std::memcpy(line + 3 * x, style_.fill, 3);
+  }
+}
+
+void Augmenter::warp_mask() {
+  if (spare_mask_.size() < count()) spare_mask_.resize(count());
+  const double* m = affine_.front().m;
+  for (int y = 0; y < height_; ++y) {
+    int first, last;
+    stretch_of(y, first, last);
+    std::uint8_t* line = spare_mask_.data() + std::size_t(width_) * y;
+    std::fill(line, line + width_, style_.mask_fill);
+    const double at_x = m[0] * 0.5 + m[1] * (y + 0.5) + m[2] - 0.5, at_y = m[3] * 0.5 + m[4] * (y + 0.5) + m[5] - 0.5;
+    for (int x = first; x < last; ++x) {
+      const int from_x = static_cast<int>(std::max(at_x + m[0] * x + 0.5, 0.0));
+      const int from_y = static_cast<int>(std::max(at_y + m[3] * x + 0.5, 0.0));
+      const int row = std::min(std::max(from_y, 0), height_ - 1), column = std::min(std::max(from_x, 0), width_ - 1);
+      line[x] = mask_[std::size_t(width_) * row + column];
+    }
+  }
+  mask_.swap(spare_mask_);
+}
+
+void Augmenter::shuffle_grid(int cells, std::uint64_t seed, std::uint32_t stream) {
+  const int tall = height_ / std::max(cells, 1), wide = width_ / std::max(cells, 1);
+  if (cells < 2 || tall < 1 || wide < 1) return;
+  std::vector<int> order(static_cast<std::size_t>(cells) * cells);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return random_bits(seed, stream, a) < random_bits(seed, stream, b); });
+  const auto move = [&](const std::uint8_t* from, std::uint8_t* to, int channels) {
+    std::memcpy(to, from, count() * channels);  // what is left beside the cells stays
+    const std::size_t pitch = std::size_t(channels) * width_;
+    for (int cell = 0; cell < cells * cells; ++cell) {
+      const int source = order[cell];
+      const std::uint8_t* at = from + pitch * (source / cells * tall) + std::size_t(channels) * (source % cells * wide);
+      std::uint8_t* there = to + pitch * (cell / cells * tall) + std::size_t(channels) * (cell % cells * wide);
+      for (int y = 0; y < tall; ++y) std::memcpy(there + pitch * y, at + pitch * y, std::size_t(channels) * wide);
+    }
+  };
+  move(image_.data(), other(), 3);
+  swap();
+  if (!masked_) return;
+  if (spare_mask_.size() < count()) spare_mask_.resize(count());
+  move(mask_.data(), spare_mask_.data(), 1);
+  mask_.swap(spare_mask_);
+}
+
+// --- tables ----------------------------------------------------------------------------------------------------------
+
+void Augmenter::map(const std::uint8_t (&table)[3][256]) {
+  for (int channel = 0; channel < 3; ++channel) {
+    for (int value = 0; value < 256; ++value) {
+      table_[channel][value] = table[channel][tabled_ ? table_[channel][value] : value];
+    }
+  }
+  tabled_ = true;
+}
+
+void Augmenter::flush_table() {
+  if (!tabled_) return;
+  tabled_ = false;
+  std::uint8_t* pixels = image_.data();
+  for (std::size_t i = 0, end = image_bytes(); i < end; i += 3) {
+    pixels[i] = table_[0][pixels[i]];
+    pixels[i + 1] = table_[1][pixels[i + 1]];
+    pixels[i + 2] = table_[2][pixels[i + 2]];
+  }
+}
+
+// Of the image as the table makes it, which need not have been applied for that.
+void Augmenter::histogram(std::uint32_t (&counts)[3][256]) const {
+  std::uint32_t even[3][256] = {}, odd[3][256] = {};  // by turns: equal neighbours do not wait for each other
+  const std::uint8_t* pixels = image_.data();
+  const std::size_t pairs = count() / 2;
+  for (std::size_t i = 0; i < pairs; ++i, pixels += 6) {
+    ++even[0][pixels[0]];
+    ++even[1][pixels[1]];
+    ++even[2][pixels[2]];
+    ++odd[0][pixels[3]];
+    ++odd[1][pixels[4]];
+    ++odd[2][pixels[5]];
+  }
+  if (count() % 2 != 0) {
+    for (int channel = 0; channel < 3; ++channel) ++even[channel][pixels[channel]];
+  }
+  for (int channel = 0; channel < 3; ++channel) {
+    std::fill(counts[channel], counts[channel] + 256, 0);
+    for (int value = 0; value < 256; ++value) {
+      counts[channel][tabled_ ? table_[channel][value] : value] += even[channel][value] + odd[channel][value];
+    }
+  }
+}
+
+void Augmenter::equalize() {
+  std::uint32_t counts[3][256];
+  std::uint8_t table[3][256];
+  histogram(counts);
+  for (int channel = 0; channel < 3; ++channel) equalize_table(counts[channel], table[channel]);
+  map(table);
+}
+
+void Augmenter::autocontrast() {
+  std::uint32_t counts[3][256];
+  std::uint8_t table[3][256];
+  histogram(counts);
+  for (int channel = 0; channel < 3; ++channel) autocontrast_table(counts[channel], table[channel]);
+  map(table);
+}
+
+void Augmenter::contrast(float factor) {
+  const std::uint64_t sum = augment_kernels(current_simd()).luma_sum(image_.data(), count());
+  const int mean = static_cast<int>(static_cast<double>(sum) / static_cast<double>(count()) + 0.5);
+  std::uint8_t table[3][256];
+  blend_table(mean, factor, table);
+  map(table);
+}
+
+// --- neighbourhoods and noise ----------------------------------------------------------------------------------------
+
+void Augmenter::sharpen(float factor) {
+  const AugmentKernels& kernels = augment_kernels(current_simd());
+  const std::size_t pitch = std::size_t{3} * width_;
+  std::uint8_t* out = other();
+  std::memcpy(out, image_.data(), image_bytes());  // the border stays as it is
+  if (width_ < 3) return swap();
+  for (int y = 1; y + 1 < height_; ++y) {
+    const std::uint8_t* row = image_.data() + pitch * y + 3;
+    kernels.sharpen_row(row - pitch, row, row + pitch, 3 * (width_ - 2), factor, out + pitch * y + 3);
+  }
+  swap();
+}
+
+// Pillow's Gaussian: three extended box blurs (Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended
+// box filtering", SSVM 2011), across and then down, each rounded to bytes.
+void Augmenter::gaussian_blur(float radius) {
+  const double variance = double(radius) * radius / 3.0;
+  const double length = std::sqrt(12.0 * variance + 1.0);
+  const double whole = std::floor((length - 1.0) / 2.0);
+  const double part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) /
+                      (6 * (variance - (whole + 1) * (whole + 1)));
+  box_blur(static_cast<float>(whole + part));
+}
+
+void Augmenter::box_blur(float size) {
+  if (!(size > 0.0f)) return;
+  const AugmentKernels& kernels = augment_kernels(current_simd());
+  const int radius = std::min(static_cast<int>(size), 127);
+  const auto weight = static_cast<std::uint32_t>((1 << 24) / (size * 2 + 1));
+  const std::uint32_t far = ((1u << 24) - (2 * radius + 1) * weight) / 2;
+  const std::size_t pitch = std::size_t{3} * width_, margin = std::size_t{3} * (radius + 1);
+  lines_.resize(2 * (pitch + 2 * margin));
+  std::uint8_t* lines[2] = {lines_.data() + margin, lines_.data() + pitch + 3 * margin};
+  for (int y = 0; y < height_; ++y) {
+    std::uint8_t* row = image_.data() + pitch * y;
+    std::memcpy(lines[0], row, pitch);
+    for (int pass = 0; pass < 3; ++pass) {
+      std::uint8_t* line = lines[pass % 2];
+      for (std::size_t i = 0; i < margin; ++i) {
+        line[static_cast<std::ptrdiff_t>(i) - static_cast<std::ptrdiff_t>(margin)] = line[i % 3];
+        line[pitch + i] = line[pitch - 3 + i % 3];
+      }
+      kernels.blur_row(line, static_cast<int>(pitch), 3, radius, weight, far, pass == 2 ? row : lines[1 - pass % 2]);
+    }
+  }
+  std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(2 * radius) + 3);
+  for (int pass = 0; pass < 3; ++pass) {
+    std::uint8_t* out = other();
+    for (int y = 0; y < height_; ++y) {
+      for (int tap = 0; tap < 2 * radius + 3; ++tap) {
+        rows[tap] = image_.data() + pitch * std::min(std::max(y + tap - radius - 1, 0), height_ - 1);
+      }
+      kernels.blur_columns(rows.data(), static_cast<int>(pitch), radius, weight, far, out + pitch * y);
+    }
+    swap();
+  }
+}
+
+void Augmenter::add_noise(float deviation, std::uint64_t seed, std::uint32_t stream) {
+  constexpr int kSome = 512;
+  const AugmentKernels& kernels = augment_kernels(current_simd());
+  float values[kSome];
+  for (std::size_t done = 0; done < image_bytes(); done += kSome) {
+    const int some = static_cast<int>(std::min<std::size_t>(kSome, image_bytes() - done));
+    kernels.normals(seed, stream, static_cast<std::uint32_t>(done), some, 0.0f, deviation, values);
+    kernels.add(image_.data() + done, values, static_cast<std::size_t>(some));
+  }
+}
+
+void Augmenter::erase(const float* arguments, std::uint64_t seed, std::uint32_t stream) {
+  const int top = std::max(static_cast<int>(arguments[0]), 0), left = std::max(static_cast<int>(arguments[1]), 0);
+  const int bottom = std::min(static_cast<int>(arguments[0]) + static_cast<int>(arguments[2]), height_);
+  const int right = std::min(static_cast<int>(arguments[1]) + static_cast<int>(arguments[3]), width_);
+  const bool noise = arguments[4] != 0.0f;
+  std::uint8_t colour[3];
+  for (int i = 0; i < 3; ++i) colour[i] = clamped(arguments[5 + i] + 0.5);
+  for (int y = top; y < bottom; ++y) {
+    std::uint8_t* line = image_.data() + std::size_t{3} * (std::size_t(width_) * y);
+    for (int x = left; x < right; ++x) {
+      if (!noise) {
+        std::memcpy(line + 3 * x, colour, 3);
+        continue;
+      }
+      for (int i = 0; i < 3; ++i) {
+        const auto counter = static_cast<std::uint32_t>((std::size_t(width_) * y + x) * 3 + i);
+        const float z = normal_of(random_bits(seed, stream, counter));
+        line[3 * x + i] = clamped(style_.noise_mean[i] + style_.noise_deviation[i] * z + 0.5f);
+      }
+    }
+  }
+}
+
+// --- mixtures --------------------------------------------------------------------------------------------------------
+
+// AugMix (Hendrycks et al., arXiv 1912.02781), as timm rounds it: chains that begin with the same image are added with
+// weights, and the sum is blended with that image.
+void Augmenter::mixture(AugmentOp operation, const float* arguments) {
+  std::uint8_t* pixels = image_.data();
+  const std::size_t size = image_bytes();
+  if (operation == AugmentOp::mix_begin) {
+    origin_.assign(pixels, pixels + size);
+    mixed_.assign(size, 0.0f);
+    was_masked_ = masked_;
+    masked_ = false;
+    return;
+  }
+  if (operation == AugmentOp::mix_chain) {
+    const float weight = arguments[0];
+    for (std::size_t i = 0; i < size; ++i) mixed_[i] += weight * static_cast<float>(pixels[i]);
+    std::memcpy(pixels, origin_.data(), size);
+    return;
+  }
+  masked_ = was_masked_;
+  for (std::size_t i = 0; i < size; ++i) {
+    const int mixed = clamped(mixed_[i]);
+    pixels[i] = clamped(static_cast<float>(origin_[i]) + arguments[0] * static_cast<float>(mixed - origin_[i]));
+  }
+}
+
+// --- storing ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+template <class Element>
+void look_up(const std::uint8_t* pixels, std::size_t bytes, const Element* table, Element* out) {
+  for (std::size_t i = 0; i < bytes; i += 3) {
+    out[i] = table[3 * pixels[i]];
+    out[i + 1] = table[3 * pixels[i + 1] + 1];
+    out[i + 2] = table[3 * pixels[i + 2] + 2];
+  }
+}
+
+}  // namespace
+
+void Augmenter::store(Pixel kind, const ColourScale& scale, void* out) {
+  if (kind == Pixel::uint8) {
+    flush_table();
+    std::memcpy(out, image_.data(), image_bytes());
+    return;
+  }
+  const ColourKernels& kernels = colour_kernels(current_simd());
+  const int number = kind == Pixel::float32 ? 0 : kind == Pixel::float16 ? 1 : 2;
+  if (!tabled_) return kernels.normalise[number](image_.data(), count(), scale, out);
+  // The table's values, normalised like an image of 256 pixels: nothing is left but to look up.
+  std::uint8_t ramp[3 * 256];
+  float table[3 * 256];
+  for (int value = 0; value < 256; ++value) {
+    for (int channel = 0; channel < 3; ++channel) ramp[3 * value + channel] = table_[channel][value];
+  }
+  kernels.normalise[number](ramp, 256, scale, table);
+  if (number == 0) return look_up(image_.data(), image_bytes(), table, static_cast<float*>(out));
+  std::uint16_t halves[3 * 256];
+  std::memcpy(halves, table, sizeof halves);
+  look_up(image_.data(), image_bytes(), halves, static_cast<std::uint16_t*>(out));
+}
+
+void Augmenter::store_mask(std::uint8_t* out) const { std::memcpy(out, mask_.data(), count()); }
+
+}  // namespace fasttrain
