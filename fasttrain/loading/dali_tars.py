@@ -34,7 +34,7 @@ class DaliTars:
     Args:
         paths: archives (also as ``train-{000..012}.tar``), or a folder that `build --format webdataset` wrote. Each
             needs DALI's index beside it, ``NAME.idx``.
-        view: without colour jitter; ``train_view(224)`` if None.
+        view: without colour jitter and augmentation; ``train_view(224)`` if None.
         device, dtype: of the images; on a GPU DALI decodes there.
         seed: of DALI's generators; the same gives the same batches while nothing else is changed.
         threads: DALI's; by default the cores this process may use, divided by the ranks of the machine.
@@ -68,6 +68,8 @@ class DaliTars:
             raise LoaderError(f"batch_size must be at least 1, not {batch_size}")
         if isinstance(self.view, TrainView) and any(self.view.color_jitter):
             raise LoaderError("DaliTars has no colour jitter; leave it out of the view, or read a .beton with Loader")
+        if isinstance(self.view, TrainView) and self.view.augment.active:
+            raise LoaderError("DaliTars has no augmentation; leave it out of the view, or read a .beton with Loader")
         self._stage = DeviceStage(self.view, self.device, dtype)
         self._dtype, self._seed, self._threads = dtype, seed, threads or process.default_threads()
         self._rank = process.rank() if rank is None else rank
