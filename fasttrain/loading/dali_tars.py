@@ -34,7 +34,8 @@ class DaliTars:
     Args:
         paths: archives (also as ``train-{000..012}.tar``), or a folder that `build --format webdataset` wrote. Each
             needs DALI's index beside it, ``NAME.idx``.
-        view: without colour jitter, translation, shift and alternating flips; ``train_view(224)`` if None.
+        view: without colour jitter, augmentation, translation, shift and alternating flips; ``train_view(224)`` if
+            None.
         device, dtype: of the images; on a GPU DALI decodes there.
         seed: of DALI's generators; the same gives the same batches while nothing else is changed.
         threads: DALI's; by default the cores this process may use, divided by the ranks of the machine.
@@ -72,6 +73,8 @@ class DaliTars:
             raise LoaderError("DaliTars cannot translate or flip in turns; use hflip=0.5, or read a .beton with Loader")
         if isinstance(self.view, EvalView) and any(self.view.shift):
             raise LoaderError("DaliTars cannot shift an eval view; read a .beton with Loader")
+        if isinstance(self.view, TrainView) and self.view.augment.active:
+            raise LoaderError("DaliTars has no augmentation; leave it out of the view, or read a .beton with Loader")
         self._stage = DeviceStage(self.view, self.device, dtype)
         self._dtype, self._seed, self._threads = dtype, seed, threads or process.default_threads()
         self._rank = process.rank() if rank is None else rank

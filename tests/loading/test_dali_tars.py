@@ -116,6 +116,7 @@ def test_a_broken_image_is_a_sentence(tars: Path, tmp_path: Path) -> None:
         (lambda tar: tar.unlink(), {}, "neither an archive nor a folder"),
         (lambda tar: None, {"batch_size": 30, "view": train_view(8)}, "use a smaller batch size"),
         (lambda tar: None, {"view": train_view(8, color_jitter=0.1)}, "no colour jitter"),
+        (lambda tar: None, {"view": train_view(8, augment={"grey": 0.1})}, "no augmentation"),
         (lambda tar: None, {"dtype": torch.uint8}, "dtype must be a floating-point one"),
         (lambda tar: None, {"batch_size": 0}, "batch_size must be at least 1"),
     ],
