@@ -13,6 +13,7 @@ from fasttrain.loading.augment.mixing import Mixer, Mixing
 from fasttrain.loading.batch import Batch
 from fasttrain.models.create import create_model
 from fasttrain.models.weights import read_state_dict
+from fasttrain.training.epochs import EpochTable
 from fasttrain.training.losses.criterion import plain_criterion
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.run import train
@@ -38,7 +39,7 @@ def stepped(mixing: Mixer | None, **options: Any) -> tuple[torch.nn.Module, floa
         module=module,
         model=module,
         optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
-        schedule=Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, 10, 1),
+        schedule=Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, EpochTable.even(10, 1)),
         ema=None,
         device=CPU,
         amp="off",

@@ -375,10 +375,10 @@ def test_a_resumed_run_has_the_same_mean(settings, tmp_path):
 def test_a_batch_that_does_not_fit_is_answered_with_the_size_that_would(settings, monkeypatch, room, words):
     real = Stepper._losses
 
-    def losses(self, batch, **options):
+    def losses(self, batch, *targets, **options):
         if len(batch.images) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, batch, **options)
+        return real(self, batch, *targets, **options)
 
     monkeypatch.setattr(Stepper, "_losses", losses)
     with pytest.raises(TrainingError, match=f"6 images do not fit into the memory of cpu at a time, {words}|{words}"):
