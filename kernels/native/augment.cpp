@@ -15,8 +15,6 @@ namespace {
 
 constexpr float kLargest = 1e6f;  // of an argument: integers made of it do not overflow
 
-std::uint8_t clamped(double value) { return static_cast<std::uint8_t>(std::min(std::max(value, 0.0), 255.0)); }
-
 // Output pixels [first, last) of a row whose positions start + step * x lie in [0, limit).
 void narrow(double start, double step, double limit, int& first, int& last) {
   const auto inside = [&](int x) {
@@ -333,8 +331,8 @@ void Augmenter::mixture(AugmentOp operation, const float* arguments) {
   }
   masked_ = was_masked_;
   for (std::size_t i = 0; i < size; ++i) {
-    const int mixed = clamped(mixed_[i]);
-    pixels[i] = clamped(static_cast<float>(origin_[i]) + arguments[0] * static_cast<float>(mixed - origin_[i]));
+    const int mixed = clamped_byte(mixed_[i]);
+    pixels[i] = clamped_byte(static_cast<float>(origin_[i]) + arguments[0] * static_cast<float>(mixed - origin_[i]));
   }
 }
 

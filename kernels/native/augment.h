@@ -1,6 +1,7 @@
 // Augmentation of one uint8 image (and its mask): a list of operations, carried out while the image is in the cache.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -47,6 +48,9 @@ enum class AugmentOp : std::int32_t {
 };
 
 constexpr int kAugmentArguments = 8;
+
+// The nearest byte below.
+inline std::uint8_t clamped_byte(double value) { return static_cast<std::uint8_t>(std::min(std::max(value, 0.0), 255.0)); }
 
 // What all samples of a batch have in common.
 struct AugmentStyle {

@@ -8,12 +8,6 @@
 #include "augment_random.h"
 
 namespace fasttrain {
-namespace {
-
-std::uint8_t clamped(double value) { return static_cast<std::uint8_t>(std::min(std::max(value, 0.0), 255.0)); }
-
-}  // namespace
-
 void Augmenter::sharpen(float factor) {
   const AugmentKernels& kernels = augment_kernels(current_simd());
   const std::size_t pitch = std::size_t{3} * width_;
@@ -89,7 +83,7 @@ void Augmenter::erase(const float* arguments, std::uint64_t seed, std::uint32_t 
   const int right = std::min(static_cast<int>(arguments[1]) + static_cast<int>(arguments[3]), width_);
   const bool noise = arguments[4] != 0.0f;
   std::uint8_t colour[3];
-  for (int i = 0; i < 3; ++i) colour[i] = clamped(arguments[5 + i] + 0.5);
+  for (int i = 0; i < 3; ++i) colour[i] = clamped_byte(arguments[5 + i] + 0.5);
   for (int y = top; y < bottom; ++y) {
     std::uint8_t* line = image_.data() + std::size_t{3} * (std::size_t(width_) * y);
     for (int x = left; x < right; ++x) {
@@ -100,7 +94,7 @@ void Augmenter::erase(const float* arguments, std::uint64_t seed, std::uint32_t 
       for (int i = 0; i < 3; ++i) {
         const auto counter = static_cast<std::uint32_t>((std::size_t(width_) * y + x) * 3 + i);
         const float z = normal_of(random_bits(seed, stream, counter));
-        line[3 * x + i] = clamped(style_.noise_mean[i] + style_.noise_deviation[i] * z + 0.5f);
+        line[3 * x + i] = clamped_byte(style_.noise_mean[i] + style_.noise_deviation[i] * z + 0.5f);
       }
     }
   }

@@ -1,5 +1,6 @@
 """What every loss is: a rule from logits and targets to a value for each sample."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,7 @@ class Facts:
         return self.counts.to(self.device, torch.float64).clamp(min=1)
 
 
-class Loss:
+class Loss(ABC):
     """A loss. What it depends on besides its arguments is its state.
 
     Attributes:
@@ -43,6 +44,7 @@ class Loss:
 
     views = 1
 
+    @abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
         """(R,) float32, not below 0.
 
@@ -51,16 +53,15 @@ class Loss:
             labels: (R,) int64.
             soft: (R, C) float32, shares of the classes that count instead of the labels; None for labels alone.
         """
-        raise NotImplementedError
 
-    def end_step(self) -> None:
+    def end_step(self) -> None:  # noqa: B027 (most losses have no state)
         """Take up what the step's backward pass has shown; called by all ranks after each step."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know: tensors, all on the CPU."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from where `state_dict` was asked for."""
 
 
