@@ -49,7 +49,7 @@ def combine(
 
     Args:
         tables: M arrays (n, C) float16 or float32, C-contiguous; they may be read-only, such as mapped files.
-        weights: of each; used as they are.
+        weights: of each, at least 0; used as they are.
         space: ``logits`` (of logits alone; nothing is normalised), ``probs`` or ``log_probs``.
         kinds: what each holds: ``logits``, ``log_probs`` or ``probs``.
         temperatures: of each, above 0; None for 1 throughout.
@@ -61,7 +61,7 @@ def combine(
         backend: ``native`` (C++) or ``plain`` (NumPy); None for the faster one that is there.
 
     Returns:
-        Labels and best classes, of the scores before they are rounded to the type of `out`.
+        Labels and best classes of the scores as float32, whatever the type of `out`.
 
     Raises:
         ValueError: arguments do not fit together.
@@ -102,8 +102,10 @@ def _check(
         raise ValueError(f"the space and the kinds are {', '.join(KINDS)}, not {space!r} and {sorted(set(kinds))}")
     if space == "logits" and set(kinds) != {"logits"}:
         raise ValueError("probabilities cannot become logits; combine in the space probs or log_probs")
-    if not np.isfinite(weights).all() or not (np.isfinite(temperatures).all() and min(temperatures) > 0):
-        raise ValueError("weights must be numbers, and temperatures above 0")
+    if not (np.isfinite(weights).all() and min(weights) >= 0):
+        raise ValueError(f"weights must be numbers of at least 0, not {list(weights)}")
+    if not (np.isfinite(temperatures).all() and min(temperatures) > 0):
+        raise ValueError(f"temperatures must be above 0, not {list(temperatures)}")
     if out.ndim != 2 or out.dtype not in (np.float16, np.float32) or not out.flags.c_contiguous or not out.shape[1]:
         raise ValueError("out is a C-contiguous (n, C) array of float16 or float32")
     if not 0 <= top <= out.shape[1]:

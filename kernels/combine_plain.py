@@ -37,6 +37,7 @@ def combine(
                 total += weight * (value if column is None else value[:, column])
         if space == "log_probs":
             total = _log_normalised(total)
+        total = total.astype(np.float32)
         out[part] = total
         label[part] = total.argmax(1)
         best[part] = best_of(total, top)

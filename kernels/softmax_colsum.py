@@ -24,8 +24,8 @@ def softmax_colsum(
     """Column sums of ``softmax(scores / temperature + offsets)`` taken row by row.
 
     Args:
-        scores: (N, C) float16, float32 or float64, C-contiguous; it may be read-only, such as a mapped file. -inf is
-            allowed, but not a row of nothing else.
+        scores: (N, C) float16, float32 or float64; it may be read-only, such as a mapped file. -inf is allowed, but
+            not a row of nothing else. C++ takes C-contiguous float16 and float32, NumPy the rest.
         offsets: (C,) float64; -inf takes a column out.
         temperature: positive.
         threads: at most so many; None for one a core. Results are the same bits with any number.
@@ -57,8 +57,6 @@ def check(scores: np.ndarray, offsets: np.ndarray, temperature: float) -> None:
     """Raise a ValueError if arguments do not fit together."""
     if scores.ndim != 2 or scores.dtype not in (np.float16, np.float32, np.float64) or not scores.shape[1]:
         raise ValueError(f"scores are (N, C) float16, float32 or float64, not {scores.shape} {scores.dtype}")
-    if not scores.flags.c_contiguous:
-        raise ValueError("scores must be C-contiguous; numpy.ascontiguousarray copies what is not")
     if offsets.shape != scores.shape[1:]:
         raise ValueError(f"offsets are one a column, ({scores.shape[1]},), not {offsets.shape}")
     if np.isnan(offsets).any() or np.isposinf(offsets).any():
