@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fasttrain.cli.adjust import adjust
 from fasttrain.cli.output import JsonOption, finish
 
 Table = Annotated[Path, typer.Argument(help="A score table (.arrow).")]
@@ -18,10 +19,11 @@ UseOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(help="Import, export and look into score tables.", no_args_is_help=True)
+    group = typer.Typer(help="Import, export, adjust and look into score tables.", no_args_is_help=True)
     group.command("import")(import_)
     group.command("export")(export)
     group.command("show")(show)
+    group.command("adjust")(adjust)
     app.add_typer(group, name="scores")
     app.command("pseudo")(pseudo)
     app.command("submit")(submit)

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from fasttrain.base.errors import ScoresError
 from fasttrain.kernels.assign import assign
+from fasttrain.scores.arrow_arrays import to_numpy
 from fasttrain.scores.opened import OpenedTable, row_blocks
 
 
@@ -103,7 +104,7 @@ def _row_order(first: OpenedTable, table: OpenedTable) -> np.ndarray | None:
             f"{table.name} {told} {missing[0].as_py()!r} ({len(missing)} such), which {first.name} does not agree "
             "with; predict the same samples with each"
         )
-    return order.to_numpy().astype(np.int64)
+    return to_numpy(order).astype(np.int64)
 
 
 def _column_order(first: OpenedTable, table: OpenedTable) -> np.ndarray | None:

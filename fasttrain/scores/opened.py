@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
+from fasttrain.scores.arrow_arrays import to_arrow, to_numpy
 from fasttrain.scores.table import FORMAT_VERSION, Kind, ScoreTable, refuse_duplicates
 from fasttrain.scores.value_check import first_bad_row
 
@@ -87,13 +88,15 @@ class OpenedTable:
         table["id"].validate(full=True)
         classes = [str(value) for value in header["classes"]]
         ids, scores = table["id"].combine_chunks(), table["scores"].combine_chunks().flatten()
+        if scores.null_count:
+            raise ValueError(f"{scores.null_count} scores are null")
         return cls(
             name=name,
             ids=ids.cast(pa.string()),
-            scores=scores.to_numpy(zero_copy_only=True).reshape(table.num_rows, len(classes)),
+            scores=to_numpy(scores).reshape(table.num_rows, len(classes)),
             classes=classes,
             kind=header["kind"],
-            labels=table["label"].fill_null(-1).to_numpy().astype(np.int32, copy=False),
+            labels=to_numpy(table["label"].combine_chunks(), -1).astype(np.int32, copy=False),
             meta=dict(header["meta"]),
             has_assigned="assigned" in table.column_names,
         )
@@ -218,7 +221,7 @@ def writing(
     flat = _zeros(rows * columns, entry)
     parts = {
         "id": ids,
-        "label": pa.array(labels, pa.int32(), mask=labels < 0),
+        "label": to_arrow(labels.astype(np.int32, copy=False), labels >= 0),
         "scores": pa.FixedSizeListArray.from_arrays(flat, columns),
     }
     if assigned:
@@ -234,7 +237,7 @@ def writing(
 
 
 def _zeros(length: int, dtype: np.dtype[Any]) -> pa.Array:
-    return pa.Array.from_buffers(pa.from_numpy_dtype(dtype), length, [None, pa.py_buffer(np.zeros(length, dtype))])
+    return to_arrow(np.zeros(length, dtype))
 
 
 def _places(path: Path, names: list[str]) -> dict[str, tuple[int, np.dtype[Any]]]:
@@ -245,6 +248,6 @@ def _places(path: Path, names: list[str]) -> dict[str, tuple[int, np.dtype[Any]]
         found = {}
         for name in names:
             values = batch.column(name)
-            values = values.flatten() if name == "scores" else values
-            found[name] = (values.buffers()[1].address - start, np.dtype(values.type.to_pandas_dtype()))
+            values = to_numpy(values.flatten() if name == "scores" else values)
+            found[name] = (values.ctypes.data - start, values.dtype)
         return found
