@@ -1,6 +1,6 @@
 """Numbers between Arrow and NumPy, by their buffers.
 
-pyarrow's own ways (``to_numpy``, ``pyarrow.array``, ``fill_null``) look for pandas first, whose import takes longer than
+pyarrow's own ways (``to_numpy``, ``pyarrow.array``, ``fill_null``) look for pandas first; importing that takes longer than
 most commands do.
 """
 

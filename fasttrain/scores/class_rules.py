@@ -16,7 +16,7 @@ class ClassRule(Settings):
     Attributes:
         predicted: the class that is predicted.
         other: the class that it is compared with.
-        ratio: the condition ``ratio * z[other] > z[predicted]``, both logits above 0. The scale of a negative logit says
+        ratio: the condition ``ratio * z[other] > z[predicted]``, both logits above 0. The scale of negative logits says
             nothing (a factor above 1 would lower it), so the rule does not hold there.
         margin: the condition ``z[predicted] - z[other] < margin``, whatever the signs. Either this or a ratio.
         becomes: the class that is written; by default `other`.

@@ -84,10 +84,10 @@ class OpenedTable:
 
     @classmethod
     def _from_arrow(cls, name: str, table: pa.Table, header: dict[str, Any]) -> "OpenedTable":
-        table = table.combine_chunks()  # one chunk in files of ours, so nothing is copied
-        table["id"].validate(full=True)
+        ids, labels, scores = (_whole(table[column]) for column in ("id", "label", "scores"))
+        ids.validate(full=True)
+        scores = scores.flatten()
         classes = [str(value) for value in header["classes"]]
-        ids, scores = table["id"].combine_chunks(), table["scores"].combine_chunks().flatten()
         if scores.null_count:
             raise ValueError(f"{scores.null_count} scores are null")
         return cls(
@@ -96,7 +96,7 @@ class OpenedTable:
             scores=to_numpy(scores).reshape(table.num_rows, len(classes)),
             classes=classes,
             kind=header["kind"],
-            labels=to_numpy(table["label"].combine_chunks(), -1).astype(np.int32, copy=False),
+            labels=to_numpy(labels, -1).astype(np.int32, copy=False),
             meta=dict(header["meta"]),
             has_assigned="assigned" in table.column_names,
         )
@@ -117,7 +117,7 @@ class OpenedTable:
         if self.kind not in get_args(Kind):
             raise ScoresError(f"{self.name}: scores are of kind {', '.join(get_args(Kind))}, not {self.kind!r}")
         if self.ids.null_count:
-            raise ScoresError(f"{self.name}: the sample of row {self.ids.index(None).as_py()} has no id")
+            raise ScoresError(f"{self.name}: the sample of row {self.ids.is_null().index(True).as_py()} has no id")
         if len(self.ids.unique()) != len(self):
             counted = self.ids.value_counts()
             twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
@@ -162,6 +162,11 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
     step = max(1, BLOCK_ENTRIES // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array: as it lies in the file if that is one batch, as those of ours are; else a copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _listed(names: pa.Array) -> str:
