@@ -1,7 +1,7 @@
 """Numbers between Arrow and NumPy, by their buffers.
 
-pyarrow's own ways (``to_numpy``, ``pyarrow.array``, ``fill_null``) look for pandas first; importing that takes longer than
-most commands do.
+pyarrow's own ways (``to_numpy``, ``pyarrow.array``, ``fill_null``) look for pandas first, and importing that takes
+longer than most commands do.
 """
 
 import numpy as np
