@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fasttrain.base.process import available_cores
 from fasttrain.kernels import combine_plain
-from fasttrain.kernels.softmax_colsum import Backend
+from fasttrain.kernels.softmax_colsum import Backend, _native, takes_native
 
 KINDS = ("logits", "log_probs", "probs")
 
@@ -71,18 +72,25 @@ def combine(
     columns = [None] * count if columns is None else columns
     rows = [None] * count if rows is None else rows
     _check(tables, weights, space, kinds, temperatures, columns, rows, out, top)
-    label, classes, values = combine_plain.combine(
-        tables,
-        weights,
-        space=space,
-        kinds=kinds,
-        temperatures=temperatures,
-        columns=columns,
-        rows=rows,
-        out=out,
-        top=top,
-    )
-    return Combined(label, classes, values) if top else Combined(label, None, None)
+    read = [number for number in range(count) if weights[number]]  # the others' -inf would make NaN
+    found = combine_plain.empty(len(out), top)
+    parts = {
+        "tables": [tables[number] for number in read],
+        "weights": [float(weights[number]) for number in read],
+        "temperatures": [float(temperatures[number]) for number in read],
+        "rows": [rows[number] for number in read],
+        "columns": [columns[number] for number in read],
+        "space": space,
+        "out": out,
+    }
+    if takes_native(out, backend):
+        parts["rows"] = [None if row is None else np.ascontiguousarray(row, np.int64) for row in parts["rows"]]
+        parts["columns"] = [None if one is None else np.ascontiguousarray(one, np.int32) for one in parts["columns"]]
+        is_probs = [kinds[number] == "probs" for number in read]
+        _native.combine(**parts, is_probs=is_probs, threads=threads or available_cores(), **found)
+    else:
+        combine_plain.combine(**parts, kinds=[kinds[number] for number in read], **found)
+    return Combined(**found) if top else Combined(found["label"], None, None)
 
 
 def _check(
