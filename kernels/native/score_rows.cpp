@@ -53,17 +53,31 @@ RowPower RowSoftmax::operator()(const void* scores, float* out) {
   return power;
 }
 
-void RowSoftmax::rows(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers) {
+void RowSoftmax::settle(const float* out, const PendingRows& pending) const {
+  const float* rows[kSoftmaxRows];
+  for (std::size_t r = 0; r < kSoftmaxRows; ++r) rows[r] = out + r * padded(columns_);
+  kernels_.accumulate(rows, pending.weights, padded(columns_), pending.sums);
+}
+
+void RowSoftmax::rows(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers,
+                      const PendingRows* pending) {
   const std::size_t width = padded(columns_), item = kind_ == 0 ? 2 : 4;
-  bool guessed = wary_ == 0;
+  const bool guessed = wary_ == 0;
+  if (pending && !(guessed && count == kSoftmaxRows)) {
+    settle(out, *pending);
+    pending = nullptr;
+  }
   if (guessed) {
     const auto ahead = static_cast<std::ptrdiff_t>(count * stride);
     for (std::size_t r = 0; r < count; ++r) powers[r] = {0.0, guess_};
     for (std::size_t begin = 0; begin < columns_; begin += kPiece) {
       const std::size_t some = std::min(kPiece, columns_ - begin);
       for (std::size_t r = 0; r < count; ++r) {
-        powers[r].sum += kernels_.exponentials[kind_](scores + r * stride + begin * item, offsets_ + begin, some, scale_,
-                                                      guess_, ahead, out + r * width + begin);
+        const char* from = scores + r * stride + begin * item;
+        float* to = out + r * width + begin;
+        powers[r].sum += pending ? kernels_.exchange[kind_](from, offsets_ + begin, some, scale_, guess_, ahead, to,
+                                                            pending->weights[r], pending->sums + begin)
+                                 : kernels_.exponentials[kind_](from, offsets_ + begin, some, scale_, guess_, ahead, to);
       }
     }
   } else {
