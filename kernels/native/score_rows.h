@@ -63,10 +63,11 @@ class RowSoftmax {
   void settle(const float* out, const PendingRows& pending) const;
 
  private:
-  bool fits(double sum) const;
   void learn(const RowPower& power);
-  RowPower by_largest(const void* scores, float* out) const;
-  RowPower in_double(const void* scores, float most, float* out) const;
+  void take(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers,
+            const PendingRows* pending) const;
+  float measure(const void* scores) const;
+  RowPower in_double(const void* scores, float* out) const;
 
   const ScoreKernels& kernels_;
   std::size_t kind_;
