@@ -1,6 +1,6 @@
 """Many models' score tables as one, read and written in row blocks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -165,9 +165,11 @@ class _Plan:
     kind: str = field(init=False)
     facts: dict[str, Any] = field(init=False, default_factory=dict)
     _votes: np.ndarray | None = field(init=False, default=None)
+    _combine: Callable[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self._combine = combiner(settings.device)  # a device that is not there is told first
         self.kind = settings.space if settings.method == "average" else "probs"
         self.joined = Joined(self.tables)
         if self.kind == "logits":
@@ -252,25 +254,25 @@ class _Plan:
 
     def _averages(self) -> Iterator[Block]:
         used = np.flatnonzero(self.weights)  # a table of weight 0 is not even read
-        joined = self.joined.only(used)
+        joined = self.joined.only(used.tolist())
         temperatures = None if self.temperatures is None else self.temperatures[used].tolist()
-        combine = combiner(self.settings.device)
         buffer = np.empty(0, self.settings.dtype)
         for block in joined.blocks():
             shape = (block.stop - block.start, len(joined.classes))
             buffer = buffer if buffer.size else np.empty(shape, self.settings.dtype)
             out = buffer[: shape[0]]
             arrays, rows = joined.sources(block)
-            combine(
-                arrays,
-                self.weights[used].tolist(),
-                space=self.settings.space,
-                kinds=[table.kind for table in joined.tables],
-                temperatures=temperatures,
-                columns=joined.columns,
-                rows=rows,
-                out=out,
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused by name
+                self._combine(
+                    arrays,
+                    self.weights[used].tolist(),
+                    space=self.settings.space,
+                    kinds=[table.kind for table in joined.tables],
+                    temperatures=temperatures,
+                    columns=joined.columns,
+                    rows=rows,
+                    out=out,
+                )
             yield block, out
 
     def meta(self) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class _Pool(Protocol):
 def _select(pool: _Pool, models: np.ndarray) -> list[int]:
     """Models in the order of their selection."""
     pool.clear()
-    best, selected, length = np.inf, [], 0
+    selected: list[int] = []
+    best, length = np.inf, 0
     while len(selected) < LARGEST_ROUNDS and len(selected) - length < PATIENCE:
         values = [pool.value_with(int(model)) for model in models]
         chosen = int(np.argmin(values))  # the first of equals

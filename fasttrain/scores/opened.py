@@ -198,7 +198,7 @@ class TableWriter:
 
     def _store(self, name: str, entry: int, values: np.ndarray) -> None:
         place, dtype = self._places[name]
-        data = memoryview(np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8).data
         place += entry * dtype.itemsize
         while data:
             written = os.pwrite(self._descriptor, data, place)
