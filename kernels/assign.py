@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fasttrain.base.process import available_cores
 from fasttrain.kernels import assign_plain
-from fasttrain.kernels.softmax_colsum import Backend, check
+from fasttrain.kernels.softmax_colsum import Backend, _native, as_doubles, check, takes_native
+from fasttrain.kernels.softmax_colsum_plain import empty_row
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,19 @@ def assign(
     check(scores, offsets, temperature)
     if not 0 <= top <= scores.shape[1]:
         raise ValueError(f"the best 0 to {scores.shape[1]} classes can be had, not {top}")
-    parts = assign_plain.assign(scores, offsets, temperature, top)
+    if takes_native(scores, backend):
+        parts = assign_plain.empty(len(scores), top)
+        row = _native.assign(
+            scores=scores,
+            offsets=as_doubles(offsets),
+            temperature=temperature,
+            threads=threads or available_cores(),
+            **parts,
+        )
+        if row >= 0:
+            raise empty_row(row)
+    else:
+        parts = assign_plain.assign(scores, offsets, temperature, top)
     if not top:
         return Assigned(**{**parts, "top_classes": None, "top_values": None})  # type: ignore[arg-type]
     return Assigned(**parts)

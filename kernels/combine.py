@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fasttrain.base.process import available_cores
 from fasttrain.kernels import combine_plain
-from fasttrain.kernels.softmax_colsum import Backend
+from fasttrain.kernels.softmax_colsum import Backend, _native, takes_native
 
 KINDS = ("logits", "log_probs", "probs")
 
@@ -49,7 +50,7 @@ def combine(
 
     Args:
         tables: M arrays (n, C) float16 or float32, C-contiguous; they may be read-only, such as mapped files.
-        weights: of each; used as they are.
+        weights: of each, at least 0; used as they are.
         space: ``logits`` (of logits alone; nothing is normalised), ``probs`` or ``log_probs``.
         kinds: what each holds: ``logits``, ``log_probs`` or ``probs``.
         temperatures: of each, above 0; None for 1 throughout.
@@ -61,7 +62,7 @@ def combine(
         backend: ``native`` (C++) or ``plain`` (NumPy); None for the faster one that is there.
 
     Returns:
-        Labels and best classes, of the scores before they are rounded to the type of `out`.
+        Labels and best classes of the scores as float32, whatever the type of `out`.
 
     Raises:
         ValueError: arguments do not fit together.
@@ -71,18 +72,25 @@ def combine(
     columns = [None] * count if columns is None else columns
     rows = [None] * count if rows is None else rows
     _check(tables, weights, space, kinds, temperatures, columns, rows, out, top)
-    label, classes, values = combine_plain.combine(
-        tables,
-        weights,
-        space=space,
-        kinds=kinds,
-        temperatures=temperatures,
-        columns=columns,
-        rows=rows,
-        out=out,
-        top=top,
-    )
-    return Combined(label, classes, values) if top else Combined(label, None, None)
+    read = [number for number in range(count) if weights[number]]  # the others' -inf would make NaN
+    found = combine_plain.empty(len(out), top)
+    parts = {
+        "tables": [tables[number] for number in read],
+        "weights": [float(weights[number]) for number in read],
+        "temperatures": [float(temperatures[number]) for number in read],
+        "rows": [rows[number] for number in read],
+        "columns": [columns[number] for number in read],
+        "space": space,
+        "out": out,
+    }
+    if takes_native(out, backend):
+        parts["rows"] = [None if row is None else np.ascontiguousarray(row, np.int64) for row in parts["rows"]]
+        parts["columns"] = [None if one is None else np.ascontiguousarray(one, np.int32) for one in parts["columns"]]
+        is_probs = [kinds[number] == "probs" for number in read]
+        _native.combine(**parts, is_probs=is_probs, threads=threads or available_cores(), **found)
+    else:
+        combine_plain.combine(**parts, kinds=[kinds[number] for number in read], **found)
+    return Combined(**found) if top else Combined(found["label"], None, None)
 
 
 def _check(
@@ -102,8 +110,10 @@ def _check(
         raise ValueError(f"the space and the kinds are {', '.join(KINDS)}, not {space!r} and {sorted(set(kinds))}")
     if space == "logits" and set(kinds) != {"logits"}:
         raise ValueError("probabilities cannot become logits; combine in the space probs or log_probs")
-    if not np.isfinite(weights).all() or not (np.isfinite(temperatures).all() and min(temperatures) > 0):
-        raise ValueError("weights must be numbers, and temperatures above 0")
+    if not (np.isfinite(weights).all() and min(weights) >= 0):
+        raise ValueError(f"weights must be numbers of at least 0, not {list(weights)}")
+    if not (np.isfinite(temperatures).all() and min(temperatures) > 0):
+        raise ValueError(f"temperatures must be above 0, not {list(temperatures)}")
     if out.ndim != 2 or out.dtype not in (np.float16, np.float32) or not out.flags.c_contiguous or not out.shape[1]:
         raise ValueError("out is a C-contiguous (n, C) array of float16 or float32")
     if not 0 <= top <= out.shape[1]:
