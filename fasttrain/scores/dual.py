@@ -35,10 +35,15 @@ def step(
         length: above 1 for over-relaxation.
     """
     v = centred(v, marginals, samples, eps)
-    open_ = marginals.open
-    stretched = np.full_like(v, -np.inf)
-    stretched[open_] = _clipped(v[open_] + length * (update(v, sums, marginals, eps) - v[open_]), marginals, eps)
-    return centred(stretched, marginals, samples, eps)
+    own = v[marginals.open]
+    return placed(own + length * (update(v, sums, marginals, eps) - own), marginals, samples, eps)
+
+
+def placed(values: np.ndarray, marginals: Marginals, samples: int, eps: float) -> np.ndarray:
+    """(C,) dual of the open classes' values, brought within the largest shift and to the best constant."""
+    v = np.full(len(marginals.upper), -np.inf)
+    v[marginals.open] = _clipped(values, marginals, eps)
+    return centred(v, marginals, samples, eps)
 
 
 def update(v: np.ndarray, sums: np.ndarray, marginals: Marginals, eps: float) -> np.ndarray:

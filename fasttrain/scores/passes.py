@@ -12,7 +12,7 @@ import numpy as np
 
 from fasttrain.base.distributed import sum_over_ranks
 from fasttrain.base.errors import ScoresError
-from fasttrain.base.process import rank, world_size
+from fasttrain.base.process import default_threads, rank, world_size
 from fasttrain.kernels.assign import Assigned, assign
 from fasttrain.kernels.softmax_colsum import softmax_colsum_dual
 from fasttrain.scores.table import ScoreTable, share
@@ -55,7 +55,7 @@ class HostPasses:
         ids: (n,) for error messages.
         column_sums: (v, eps) -> sums of these rows; by default on the CPU.
         device: where torch adds up the ranks' sums.
-        threads: on the CPU; None for one a core.
+        threads: on the CPU; None for one a core, shared among the ranks of a machine.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HostPasses:
         self._ids = ids
         self._column_sums = column_sums
         self._device = device
-        self._threads = threads
+        self._threads = threads or default_threads()
 
     def sums(self, v: np.ndarray, eps: float) -> tuple[np.ndarray, float]:
         """See `Passes`."""
