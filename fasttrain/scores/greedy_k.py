@@ -28,3 +28,27 @@ def greedy_k(probs: np.ndarray, k: int) -> np.ndarray:
             taken = np.argsort(-scores, kind="stable")[: k - count]
             labels[taken] = column
     return labels.astype(np.int32)
+
+
+def greedy_k_corrected(probs: np.ndarray, k: int) -> np.ndarray:
+    """(N,) int32 labels of the same idea without the order of classes, samples taken twice or donors left short.
+
+    Of all pairs of a class with fewer than k samples and a sample of another class, the most probable comes first; it
+    is taken where the class still wants one, the sample has not been taken, and its own class keeps k.
+
+    Args:
+        probs: (N, C) probabilities of the ensemble.
+        k: samples that a class should have at least.
+    """
+    labels = probs.argmax(1)
+    counts = np.bincount(labels, minlength=probs.shape[1])
+    wanting = np.flatnonzero(counts < k)
+    rows = np.flatnonzero(counts[labels] > k)
+    taken = np.zeros(len(labels), bool)
+    for pair in np.argsort(-probs[np.ix_(rows, wanting)], axis=None, kind="stable").tolist():
+        row, column = int(rows[pair // len(wanting)]), int(wanting[pair % len(wanting)])
+        if counts[column] < k and not taken[row] and counts[labels[row]] > k:
+            counts[labels[row]] -= 1
+            counts[column] += 1
+            labels[row], taken[row] = column, True
+    return labels.astype(np.int32)

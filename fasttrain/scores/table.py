@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,6 +33,7 @@ class ScoreTable:
         assigned: (N,) int32 labels that a re-distribution gave, or None.
         assigned_p: (N,) float32 their probabilities in the transport plan, or None.
         meta: anything that JSON holds: model, checkpoint hash, data fingerprint, validation figures, method, …
+        checked: rows whose scores are looked at; all of them, unless others look at the rest.
 
     Raises:
         ScoresError: the parts do not fit together, an id occurs twice, or a score is not a number.
@@ -45,8 +47,9 @@ class ScoreTable:
     assigned: np.ndarray | None = None
     assigned_p: np.ndarray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    checked: InitVar[slice] = slice(None)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, checked: slice) -> None:
         self.ids, self.classes = list(self.ids), list(self.classes)
         self.labels = np.asarray(self.labels, np.int32) if len(self.labels) else np.full(len(self.ids), -1, np.int32)
         if self.scores.dtype not in (np.float16, np.float32):
@@ -54,7 +57,7 @@ class ScoreTable:
         self._check_shapes()
         refuse_duplicates(self.ids, "the score table")
         refuse_duplicates(self.classes, "the list of classes")
-        self._check_values()
+        self._check_values(checked)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,9 +78,9 @@ class ScoreTable:
         if self.assigned is not None and not 0 <= int(self.assigned.min()) <= int(self.assigned.max()) < columns:
             raise ScoresError(f"assigned labels must be 0 to {columns - 1}")
 
-    def _check_values(self) -> None:
-        bad = np.empty(len(self), bool)
-        for rows in self.row_blocks():
+    def _check_values(self, checked: slice) -> None:
+        bad = np.zeros(len(self), bool)
+        for rows in self.row_blocks(checked):
             block = self.scores[rows]
             top, least = block.max(1), block.min(1)  # NaN goes through both
             bad[rows] = np.isnan(top) | np.isposinf(top)
@@ -96,11 +99,12 @@ class ScoreTable:
                 f"all-zero probabilities): {', '.join(first)}, …; predict them again"
             )
 
-    def row_blocks(self) -> Iterator[slice]:
-        """Consecutive rows that cover the table, about `BLOCK_ENTRIES` scores each."""
+    def row_blocks(self, within: slice = slice(None)) -> Iterator[slice]:
+        """Consecutive rows that cover the table, or a part of it, about `BLOCK_ENTRIES` scores each."""
+        first, last, _ = within.indices(len(self))
         step = max(1, BLOCK_ENTRIES // len(self.classes))
-        for start in range(0, len(self), step):
-            yield slice(start, min(start + step, len(self)))
+        for start in range(first, last, step):
+            yield slice(start, min(start + step, last))
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -140,6 +144,13 @@ class ScoreTable:
             raise ScoresError("the table has no assigned labels; run `fasttrain redistribute` first, or --use argmax")
         return self.assigned
 
+    def with_assigned(self, assigned: np.ndarray, assigned_p: np.ndarray, meta: dict[str, Any]) -> "ScoreTable":
+        """This table, its scores shared and not looked at again, with other assigned labels and other meta."""
+        result = copy(self)
+        result.assigned, result.assigned_p, result.meta = assigned, assigned_p, meta
+        result._check_shapes()
+        return result
+
     def accuracy(self, predicted: np.ndarray) -> float | None:
         """Share of the labelled samples whose `predicted` (N,) label is right; None without labels."""
         known = self.labels >= 0
@@ -166,8 +177,12 @@ class ScoreTable:
             file.write_table(table, max_chunksize=len(self))
 
     @classmethod
-    def read(cls, path: str | Path) -> "ScoreTable":
+    def read(cls, path: str | Path, *, part: tuple[int, int] = (0, 1)) -> "ScoreTable":
         """Map a table; its scores are a view into the file until they are changed.
+
+        Args:
+            path: the file.
+            part: (number, of how many): only this part of the rows is checked for impossible scores (`share`).
 
         Raises:
             ScoresError: no such file, or not a score table of this version.
@@ -183,14 +198,14 @@ class ScoreTable:
         if version != FORMAT_VERSION:
             raise ScoresError(f"{path} is a score table of version {version}; this fasttrain reads {FORMAT_VERSION}")
         try:
-            return cls._from_arrow(table, header)
+            return cls._from_arrow(table, header, share(table.num_rows, *part))
         except (KeyError, TypeError, AttributeError, pa.ArrowException, ValueError) as error:
             raise ScoresError(f"{path} is damaged: {error}") from None
         except ScoresError as error:
             raise ScoresError(f"{path}: {error}") from None
 
     @classmethod
-    def _from_arrow(cls, table: pa.Table, header: dict[str, Any]) -> "ScoreTable":
+    def _from_arrow(cls, table: pa.Table, header: dict[str, Any], checked: slice) -> "ScoreTable":
         table = table.combine_chunks()
         scores = table["scores"].chunk(0).flatten().to_numpy(zero_copy_only=True)
 
@@ -206,7 +221,13 @@ class ScoreTable:
             assigned=column("assigned"),
             assigned_p=column("assigned_p"),
             meta=header["meta"],
+            checked=checked,
         )
+
+
+def share(rows: int, number: int, parts: int) -> slice:
+    """Rows of one of `parts` parts: consecutive ones, equally many in each up to one."""
+    return slice(rows * number // parts, rows * (number + 1) // parts)
 
 
 def log_normalise(values: np.ndarray) -> np.ndarray:
