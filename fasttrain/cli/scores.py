@@ -1,19 +1,11 @@
-"""Commands about score tables: the group ``scores``, and ensemble, redistribute, pseudo, submit."""
+"""Commands about score tables: the group ``scores``, and ensemble, redistribute, submit."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from fasttrain.cli.output import JsonOption, finish
-
-Table = Annotated[Path, typer.Argument(help="A score table (.arrow).")]
-UseOption = Annotated[
-    Literal["argmax", "assigned"] | None,
-    typer.Option(
-        help="Labels of the highest score, or those of a re-distribution [default: assigned where it is there]."
-    ),
-]
+from fasttrain.cli.output import JsonOption, Table, UseOption, finish
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +17,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="scores")
     app.command("ensemble")(ensemble)
     app.command("redistribute")(redistribute)
-    app.command("pseudo")(pseudo)
     app.command("submit")(submit)
 
 
@@ -166,26 +157,6 @@ def redistribute(
         report["sensitivity"] = room.sensitivity(source, settings)
         _print_sensitivity(report["sensitivity"])
     finish(report, json, hide=("sensitivity",))
-
-
-def pseudo(
-    table: Table,
-    threshold: Annotated[float, typer.Option(help="Kept are samples with a confidence above it.")],
-    out: Annotated[Path, typer.Option(help="The CSV file to write: id,label,confidence,source,round.")],
-    use: UseOption = None,
-    source: Annotated[str | None, typer.Option(help="For the column source [default: the table's file name].")] = None,
-    round_: Annotated[int, typer.Option("--round", help="For the column round: round of self-training.")] = 1,
-    json: JsonOption = False,
-) -> None:
-    """Write the confident predictions as labels for another round of training."""
-    from fasttrain.scores.pseudo import write_pseudo_labels
-    from fasttrain.scores.table import ScoreTable
-
-    origin = table.name if source is None else source
-    result = write_pseudo_labels(
-        ScoreTable.read(table), out, threshold=threshold, use=use, source=origin, round_number=round_
-    )
-    finish(result, json)
 
 
 def submit(
