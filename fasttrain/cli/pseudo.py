@@ -13,6 +13,7 @@ SHOWN_CLASSES = 40  # beyond, the printed table tells of the largest and smalles
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("pseudo")(pseudo)
+    app.command("clean")(clean)
 
 
 def pseudo(
@@ -96,6 +97,37 @@ def pseudo(
         for key in ("left_out", "short", "conflicts"):
             result[key] = [f"{count} {what}" for what, count in result[key].items() if count]
     finish(result, json, hide=("per_class", "per_round", "thresholds"))
+
+
+def clean(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TABLE...",
+            help="Labelled score tables, a fold each: predictions of models that were not trained on these samples.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The CSV file to write: id,label,suggested,score; worst first.")],
+    kept: Annotated[
+        Path | None, typer.Option(help="Write the ids of all other samples, for build --ids or train --ids.")
+    ] = None,
+    method: Annotated[
+        Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"],
+        typer.Option(help="cleanlab's way to choose."),
+    ] = "prune_by_noise_rate",
+    json: JsonOption = False,
+) -> None:
+    """List labels that are probably wrong, by confident learning (cleanlab) on out-of-fold scores."""
+    from fasttrain.base.console import print_table
+    from fasttrain.scores.cleaning import find_suspects, write_suspects
+    from fasttrain.scores.table import ScoreTable
+
+    suspects = find_suspects([(str(path), ScoreTable.read(path)) for path in tables], method)
+    result = write_suspects(suspects, out, kept)
+    if not json and result["pairs"]:
+        rows = [[pair["label"], pair["suggested"], str(pair["count"])] for pair in result["pairs"]]
+        print_table("most frequent", ["label", "suggested", "samples"], rows)
+    finish(result, json, hide=("per_class", "pairs"))
 
 
 def _quantile(text: str | None) -> float | Literal["adsh"] | None:

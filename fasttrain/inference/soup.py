@@ -64,7 +64,7 @@ def make_soup(
 
     Returns:
         {out, method, checkpoints: [paths of those in it], weights, tensors, integers (keys kept from the first),
-        statistics ("estimated", "averaged" or None without batch normalisation)}; top1, top5, loss, macro_f1 on the
+        statistics ("estimated", "averaged", "own" for one checkpoint, None without batch normalisation)}; top1, top5, loss, macro_f1 on the
         validation data; tried: {checkpoint, alone, soup, kept} of each for ``greedy``.
 
     Raises:
@@ -134,11 +134,14 @@ class _Kitchen:
         self._close(self.bn_data)
 
     def cook(self, members: Sequence[Ingredient], weights: Sequence[float] | None = None) -> None:
-        """Give the model the mean of some checkpoints, with statistics of its own where there is data for them."""
+        """Give the model the mean of some checkpoints, with statistics of its own where there is data for them.
+
+        A single checkpoint keeps those that it came with, so that it is compared as it is.
+        """
         state = self.opened.module.state_dict()
         for key, tensor in mean_tensors(members, weights):
             state[key].copy_(tensor)
-        if self.bn_data is not None:
+        if self.bn_data is not None and len(members) > 1:
             self.bn_data.set_epoch(0)  # the same batches for each soup
             estimate_statistics(self.opened.module, self.bn_data, self.tasting.amp, self.tasting.bn_batches)
 
@@ -200,8 +203,7 @@ def _report(
     tasting: Tasting,
 ) -> dict[str, Any]:
     integers = chosen[0].integers
-    averaged = any(key.endswith("running_mean") for key in chosen[0].layout)
-    if averaged and tasting.bn_data is None and len(chosen) > 1:
+    if _statistics(chosen, tasting) == "averaged":
         say(
             "batch normalisation has the mean of the checkpoints' statistics, which fits no mean of weights exactly; "
             "--bn-data TRAIN.beton estimates it anew"
@@ -213,7 +215,16 @@ def _report(
         "weights": record["weights"],
         "tensors": len(chosen[0].layout),
         "integers": integers,
-        "statistics": None if not averaged else "averaged" if tasting.bn_data is None else "estimated",
+        "statistics": _statistics(chosen, tasting),
         **figures,
     }
     return {**result, "tried": tried} if tried else result
+
+
+def _statistics(chosen: Sequence[Ingredient], tasting: Tasting) -> str | None:
+    """Where the statistics of batch normalisation are from; None where there is none."""
+    if not any(key.endswith("running_mean") for key in chosen[0].layout):
+        return None
+    if len(chosen) == 1:
+        return "own"
+    return "averaged" if tasting.bn_data is None else "estimated"

@@ -1,4 +1,4 @@
-"""The command ``pseudo``, and that its file leads to another round of training."""
+"""The commands ``pseudo`` and ``clean``, and that their files lead to another round of training."""
 
 import csv
 import json
@@ -73,3 +73,24 @@ def test_rules_that_say_nothing_are_refused(table, tmp_path, options, code, mess
     assert failed["code"] == code
     assert message in failed["error"]
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_data_set_is_built_without_the_suspects(colour_tree, tmp_path):
+    pytest.importorskip("cleanlab")
+    ids = sorted(f"{path.parent.name}/{path.name}" for path in colour_tree.rglob("*.jpg"))
+    labels = np.array([["blue", "green", "red"].index(name.split("/")[0]) for name in ids])
+    scores = np.eye(3, dtype=np.float32)[labels] * 6
+    scores[3] = [0, 6, 0]  # a blue one that looks green
+    for fold in (0, 1):
+        rows = np.arange(fold, 24, 2)
+        named = [ids[row] for row in rows]
+        table = ScoreTable(named, scores[rows], ["blue", "green", "red"], "logits", labels[rows])
+        table.write(tmp_path / f"{fold}.arrow")
+    folds = (tmp_path / "0.arrow", tmp_path / "1.arrow")
+    report = fasttrain("clean", *folds, "--out", tmp_path / "s.csv", "--kept", tmp_path / "kept.txt")
+    assert (report["samples"], report["suspects"]) == (24, 1)
+    with (tmp_path / "s.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert (row["id"], row["label"], row["suggested"]) == (ids[3], "blue", "green")
+    built = fasttrain("build", colour_tree, tmp_path / "clean.beton", "--ids", tmp_path / "kept.txt")
+    assert built["samples"] == 23
