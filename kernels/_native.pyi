@@ -97,3 +97,37 @@ def augment(
     threads: int,
 ) -> None: ...
 def mix_reversed(images: np.ndarray, shares: np.ndarray, threads: int) -> None: ...
+def softmax_colsum(
+    *, scores: np.ndarray, offsets: np.ndarray, temperature: float, threads: int
+) -> tuple[np.ndarray, float, int]: ...
+def assign(
+    *,
+    scores: np.ndarray,
+    offsets: np.ndarray,
+    temperature: float,
+    threads: int,
+    label: np.ndarray,
+    probability: np.ndarray,
+    margin: np.ndarray,
+    log_normaliser: np.ndarray,
+    top_classes: np.ndarray,
+    top_values: np.ndarray,
+) -> int: ...
+def combine(
+    *,
+    tables: Sequence[np.ndarray],
+    weights: Sequence[float],
+    temperatures: Sequence[float],
+    is_probs: Sequence[bool],
+    rows: Sequence[np.ndarray | None],
+    columns: Sequence[np.ndarray | None],
+    space: str,
+    out: np.ndarray,
+    label: np.ndarray,
+    top_classes: np.ndarray,
+    top_values: np.ndarray,
+    threads: int,
+) -> None: ...
+def powers_of_two(*, values: np.ndarray, shift: float, out: np.ndarray) -> float: ...
+def read_floor(*, scores: np.ndarray, threads: int) -> int: ...
+def exponential_floor(*, row: np.ndarray, repeats: int, threads: int) -> float: ...

@@ -130,8 +130,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def read_config(path: str | Path, group: str = "") -> dict[str, Any]:
     """Read a YAML file of settings, or the recipe of that name which comes with the package.
+
+    Args:
+        group: folder among the recipes that the name is looked for in.
 
     Raises:
         ConfigError: there is neither; the message names the recipes.
@@ -139,7 +142,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if Path(path).exists() or Path(path).name != str(path) or Path(path).suffix:
         return read_yaml(path)
     try:
-        recipes = files("fasttrain.recipes")
+        recipes = files("fasttrain.recipes").joinpath(group)
     except ModuleNotFoundError:  # a checkout that was installed before it had any
         return read_yaml(path)
     names = sorted(entry.name.removesuffix(".yaml") for entry in recipes.iterdir() if entry.name.endswith(".yaml"))

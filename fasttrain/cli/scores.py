@@ -1,22 +1,22 @@
-"""Commands about score tables: the group ``scores``, and ensemble, redistribute, submit."""
+"""Commands about score tables: the group ``scores``, and submit."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from fasttrain.cli.adjust import adjust
 from fasttrain.cli.output import JsonOption, Table, UseOption, finish
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(help="Import, export and look into score tables.", no_args_is_help=True)
+    group = typer.Typer(help="Import, export, adjust and look into score tables.", no_args_is_help=True)
     group.command("import")(import_)
     group.command("export")(export)
     group.command("show")(show)
+    group.command("adjust")(adjust)
     app.add_typer(group, name="scores")
-    app.command("ensemble")(ensemble)
-    app.command("redistribute")(redistribute)
     app.command("submit")(submit)
 
 
@@ -65,100 +65,6 @@ def show(
     finish(describe(ScoreTable.read(table), rows), json)
 
 
-def ensemble(
-    tables: Annotated[list[Path], typer.Argument(help="Score tables of the same samples and classes.")],
-    out: Annotated[Path, typer.Option(help="The score table to write (.arrow).")],
-    weights: Annotated[
-        str, typer.Option(help="uniform, one number a table (0.35,0.30,0.35), or accuracy (stored validation top-1).")
-    ] = "uniform",
-    space: Annotated[Literal["logits", "probs", "log_probs"], typer.Option(help="What is averaged.")] = "probs",
-    factor: Annotated[float | None, typer.Option(help="Exponent of --weights accuracy [default: 1].")] = None,
-    json: JsonOption = False,
-) -> None:
-    """Combine the scores of several models."""
-    from fasttrain.scores.ensemble import DEFAULT_FACTOR
-    from fasttrain.scores.ensemble import ensemble as combine
-    from fasttrain.scores.table import ScoreTable
-
-    if factor is not None and weights != "accuracy":
-        raise typer.BadParameter("an exponent belongs to --weights accuracy", param_hint="--factor")
-    chosen = weights if weights in ("uniform", "accuracy") else _numbers(weights)
-    exponent = DEFAULT_FACTOR if factor is None else factor
-    result = combine([ScoreTable.read(path) for path in tables], weights=chosen, space=space, factor=exponent)
-    result.write(out)
-    top1 = result.accuracy(result.argmax())
-    figures = {"samples": len(result), "tables": len(tables), "weights": result.meta["weights"]}
-    finish(figures if top1 is None else {**figures, "top1": top1}, json)
-
-
-def redistribute(
-    table: Table,
-    out: Annotated[Path, typer.Option(help="The score table to write (.arrow).")],
-    method: Annotated[
-        Literal["sinkhorn", "greedy-k"], typer.Option(help="Optimal transport, or the published heuristic as baseline.")
-    ] = "sinkhorn",
-    prior: Annotated[
-        str | None,
-        typer.Option(help="Share of each class: uniform, or a CSV file of class and count [default: uniform]."),
-    ] = None,
-    equality: Annotated[bool, typer.Option("--equality", help="Counts exactly as the prior says.")] = False,
-    lower: Annotated[
-        str | None,
-        typer.Option(help="Least count of a class: a factor of prior × N, or a count [default: 0.9x]."),
-    ] = None,
-    upper: Annotated[str | None, typer.Option(help="Largest count of a class, likewise [default: 1.1x].")] = None,
-    eps: Annotated[float | None, typer.Option(help="Temperature on log-probabilities [default: 0.2].")] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="Marginal error at which to stop, as a share of the samples [default: 0.001]."),
-    ] = None,
-    round_: Annotated[
-        Literal["argmax", "greedy", "exact"] | None,
-        typer.Option("--round", help="From plan to labels; greedy and exact keep the bounds [default: argmax]."),
-    ] = None,
-    k: Annotated[
-        int | None, typer.Option("--k", help="For greedy-k: samples that a class should have at least.")
-    ] = None,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Where the passes over the scores run [default: cpu].")
-    ] = None,
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Also show how the labels depend on eps and bounds.")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Re-distribute the labels under what is known of the class counts."""
-    from fasttrain.base.config import load_settings
-    from fasttrain.base.console import say
-    from fasttrain.scores import redistribute as room
-    from fasttrain.scores.table import ScoreTable
-
-    if sensitivity and method != "sinkhorn":
-        raise typer.BadParameter("a sensitivity table belongs to --method sinkhorn", param_hint="--sensitivity")
-    values: dict[str, Any] = {
-        "method": method,
-        "prior": prior,
-        "equality": equality or None,
-        "lower": lower,
-        "upper": upper,
-    }
-    values |= {"eps": eps, "tolerance": tolerance, "round": round_, "k": k, "device": device}
-    given = {key: value for key, value in values.items() if value is not None}  # what is left out has its default
-    settings = load_settings(room.RedistributeSettings, given, "redistribute")
-    source = ScoreTable.read(table)
-    result, report = room.redistribute(source, settings)
-    result.write(out)
-    if report["converged"] is False:
-        say(
-            f"warning: not converged after {report['iterations']} iterations (marginal error "
-            f"{report['marginal_error']:.2g}, wanted {settings.tolerance:.2g}); raise --eps or widen the bounds"
-        )
-    if sensitivity:
-        report["sensitivity"] = room.sensitivity(source, settings)
-        _print_sensitivity(report["sensitivity"])
-    finish(report, json, hide=("sensitivity",))
-
-
 def submit(
     table: Table,
     out: Annotated[Path, typer.Option(help="The file to write; a name that ends in .zip is zipped.")],
@@ -182,29 +88,3 @@ def submit(
         ScoreTable.read(table), out, file_format=format_, use=use, label_as=label_as, header=header, zipped=zip_
     )
     finish(result, json)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither uniform, accuracy nor numbers", param_hint="--weights") from None
-
-
-def _print_sensitivity(rows: list[dict]) -> None:
-    from fasttrain.base.console import print_table
-
-    columns = ["eps", "× prior", "agreement", "changed", "smallest", "largest", "converged"]
-    body = [
-        [
-            f"{row['eps']:g}",
-            f"{row['lower']:g}–{row['upper']:g}",
-            f"{row['agreement']:.4f}",
-            str(row["changed"]),
-            str(row["count_min"]),
-            str(row["count_max"]),
-            "yes" if row["converged"] else "no",
-        ]
-        for row in rows
-    ]
-    print_table("Labels under other settings (true labels are not looked at)", columns, body)

@@ -64,8 +64,8 @@ def make_soup(
 
     Returns:
         {out, method, checkpoints: [paths of those in it], weights, tensors, integers (keys kept from the first),
-        statistics ("estimated", "averaged", "own" for one checkpoint, None without batch normalisation)}; top1, top5, loss, macro_f1 on the
-        validation data; tried: {checkpoint, alone, soup, kept} of each for ``greedy``.
+        statistics ("estimated", "averaged", "own" for one checkpoint, None without batch normalisation)}; on the
+        validation data top1, top5, loss, macro_f1; for ``greedy`` tried: [{checkpoint, alone, soup, kept}].
 
     Raises:
         WeightsError: the checkpoints do not fit together.

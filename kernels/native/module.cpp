@@ -11,6 +11,7 @@
 #include "jpeg_session.h"
 #include "jpeg_transcode.h"
 #include "loading_module.h"
+#include "score_module.h"
 
 namespace py = pybind11;
 
@@ -80,7 +81,7 @@ py::object repack(const py::buffer& buffer) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native kernels; use them through fasttrain.kernels.jpeg, .indexed, .loading, .augment and .device_stage.";
+  module.doc() = "Native kernels; use them through the modules of fasttrain.kernels.";
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       if (error) std::rethrow_exception(error);
@@ -96,4 +97,5 @@ PYBIND11_MODULE(_native, module) {
   fasttrain::bind_colour(module);
   fasttrain::bind_indexed(module);
   fasttrain::bind_augment(module);
+  fasttrain::bind_scores(module);
 }

@@ -40,7 +40,7 @@ def tables(tmp_path) -> list[Path]:
 
 def test_from_tables_to_a_submission(tables, tmp_path):
     combined = fasttrain("ensemble", *tables, "--out", tmp_path / "e.arrow")
-    assert combined.keys() == {"samples", "tables", "weights", "top1"}
+    assert combined.keys() == {"samples", "tables", "weights", "top1", "nll", "ece"}
     assert combined["weights"] == [0.5, 0.5]
     report = fasttrain("redistribute", tmp_path / "e.arrow", "--out", tmp_path / "r.arrow", "--round", "greedy")
     wanted = "samples changed iterations converged marginal_error dual_gap count_min count_max top1_before top1_after"

@@ -1,0 +1,31 @@
+"""Numbers between Arrow and NumPy, by their buffers.
+
+pyarrow's own ways (``to_numpy``, ``pyarrow.array``, ``fill_null``) look for pandas first, and importing that takes
+longer than most commands do.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+
+def to_numpy(array: pa.Array, fill: int = 0) -> np.ndarray:
+    """An array of numbers as a read-only view; a copy with `fill` for nulls where there are any."""
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    valid, values = array.buffers()
+    if not len(array):
+        return np.empty(0, dtype)
+    view = np.frombuffer(values, dtype, len(array), array.offset * dtype.itemsize)
+    if not array.null_count:
+        return view
+    bits = np.frombuffer(valid, np.uint8)
+    known = np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :]
+    return np.where(known.astype(bool), view, dtype.type(fill))
+
+
+def to_arrow(values: np.ndarray, known: np.ndarray | None = None) -> pa.Array:
+    """(N,) numbers without a copy; null where `known` (N,) bool is given and False."""
+    values = np.ascontiguousarray(values)
+    bits = None
+    if known is not None and not known.all():
+        bits = pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(values)])
