@@ -7,6 +7,7 @@ import typer
 
 from fasttrain.cli.adjust import adjust
 from fasttrain.cli.output import JsonOption, Table, UseOption, finish
+from fasttrain.cli.show import show
 
 
 def register(app: typer.Typer) -> None:
@@ -53,16 +54,6 @@ def export(
     from fasttrain.scores.table import ScoreTable
 
     finish(export_scores(ScoreTable.read(table), out, header=header), json)
-
-
-def show(
-    table: Table, rows: Annotated[int, typer.Option(help="Samples to show.")] = 5, json: JsonOption = False
-) -> None:
-    """Look into a score table."""
-    from fasttrain.scores.exports import describe
-    from fasttrain.scores.table import ScoreTable
-
-    finish(describe(ScoreTable.read(table), rows), json)
 
 
 def submit(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.exports import describe, export_scores
+from fasttrain.scores.exports import export_scores
 from fasttrain.scores.imports import import_scores
 from fasttrain.scores.submit import write_submission
 from fasttrain.scores.table import ScoreTable
@@ -134,13 +134,6 @@ def test_exports_without_header_zipped_and_as_json(tmp_path, table):
         assert json.loads(archive.read("t.json")) == dict(zip(IDS, [0, 2, 1], strict=True))
     with pytest.raises(ScoresError, match="no known format"):
         export_scores(table, tmp_path / "t.xml")
-
-
-def test_show(table):
-    shown = describe(table, rows=2)
-    assert shown["top1"] == 1.0
-    assert shown["predicted_counts"] == {"cat": 1, "dog": 1, "eel": 1}
-    assert len(shown["first"]) == 2
 
 
 def test_submissions(tmp_path, table):
