@@ -12,7 +12,7 @@ import typer
 from fasttrain.base.command_log import Ending, logged
 from fasttrain.base.errors import FasttrainError
 from fasttrain.base.process import is_main
-from fasttrain.cli import bench, data, demo, doctor, ensemble, models, redistribute, runs, scores
+from fasttrain.cli import bench, data, demo, doctor, ensemble, models, pseudo, redistribute, runs, scores, soup
 
 app = typer.Typer(
     name="fasttrain",
@@ -24,7 +24,10 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = (data, models, scores, ensemble, redistribute, runs, bench, doctor, demo)
+_GROUPS: tuple[ModuleType, ...] = (
+    *(data, models, soup, scores, ensemble, redistribute, pseudo),
+    *(runs, bench, doctor, demo),
+)
 for _group in _GROUPS:
     _group.register(app)
 

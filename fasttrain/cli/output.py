@@ -1,6 +1,7 @@
 """Options and output that all commands share."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -8,6 +9,13 @@ from fasttrain.base.console import emit_json
 from fasttrain.base.process import is_main
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+Table = Annotated[Path, typer.Argument(help="A score table (.arrow).")]
+UseOption = Annotated[
+    Literal["argmax", "assigned"] | None,
+    typer.Option(
+        help="Labels of the highest score, or those of a re-distribution [default: assigned where it is there]."
+    ),
+]
 
 
 def finish(result: dict[str, Any], as_json: bool, *, hide: tuple[str, ...] = ()) -> None:

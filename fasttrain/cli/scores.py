@@ -1,4 +1,4 @@
-"""Commands about score tables: the group ``scores``, and pseudo, submit."""
+"""Commands about score tables: the group ``scores``, and submit."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,15 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from fasttrain.cli.adjust import adjust
-from fasttrain.cli.output import JsonOption, finish
-
-Table = Annotated[Path, typer.Argument(help="A score table (.arrow).")]
-UseOption = Annotated[
-    Literal["argmax", "assigned"] | None,
-    typer.Option(
-        help="Labels of the highest score, or those of a re-distribution [default: assigned where it is there]."
-    ),
-]
+from fasttrain.cli.output import JsonOption, Table, UseOption, finish
+from fasttrain.cli.show import show
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +18,6 @@ def register(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("adjust")(adjust)
     app.add_typer(group, name="scores")
-    app.command("pseudo")(pseudo)
     app.command("submit")(submit)
 
 
@@ -62,36 +54,6 @@ def export(
     from fasttrain.scores.table import ScoreTable
 
     finish(export_scores(ScoreTable.read(table), out, header=header), json)
-
-
-def show(
-    table: Table, rows: Annotated[int, typer.Option(help="Samples to show.")] = 5, json: JsonOption = False
-) -> None:
-    """Look into a score table."""
-    from fasttrain.scores.exports import describe
-    from fasttrain.scores.table import ScoreTable
-
-    finish(describe(ScoreTable.read(table), rows), json)
-
-
-def pseudo(
-    table: Table,
-    threshold: Annotated[float, typer.Option(help="Kept are samples with a confidence above it.")],
-    out: Annotated[Path, typer.Option(help="The CSV file to write: id,label,confidence,source,round.")],
-    use: UseOption = None,
-    source: Annotated[str | None, typer.Option(help="For the column source [default: the table's file name].")] = None,
-    round_: Annotated[int, typer.Option("--round", help="For the column round: round of self-training.")] = 1,
-    json: JsonOption = False,
-) -> None:
-    """Write the confident predictions as labels for another round of training."""
-    from fasttrain.scores.pseudo import write_pseudo_labels
-    from fasttrain.scores.table import ScoreTable
-
-    origin = table.name if source is None else source
-    result = write_pseudo_labels(
-        ScoreTable.read(table), out, threshold=threshold, use=use, source=origin, round_number=round_
-    )
-    finish(result, json)
 
 
 def submit(

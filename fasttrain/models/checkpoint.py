@@ -28,6 +28,7 @@ class CheckpointInfo:
         averaged: True when the weights are an exponential moving average.
         metrics: validation figures of these weights, and on which data they were measured.
         head: what the model ends in, as `fasttrain.models.heads.HeadSettings`; None for timm's own classifier.
+        soup: of which checkpoints these weights are the mean, and what they were chosen on; None for those of training.
     """
 
     model: str
@@ -38,6 +39,7 @@ class CheckpointInfo:
     averaged: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] | None = None
+    soup: dict[str, Any] | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any], path: str | Path) -> "CheckpointInfo":
@@ -84,6 +86,24 @@ def load_state(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path} is not a training state")
     return state
+
+
+def epoch_files(run: str | Path) -> list[Path]:
+    """The weights of single epochs that a run keeps, oldest first."""
+    return [path for _, path in sorted(_epochs(run).items())]
+
+
+def keep_epoch(run: str | Path, state: dict[str, Tensor], info: CheckpointInfo, count: int) -> None:
+    """Write the weights of an epoch beside those of the epochs before it, of which `count` - 1 stay."""
+    save_weights(Path(run) / f"epoch_{info.epoch:04d}.safetensors", state, info)
+    for epoch, path in _epochs(run).items():
+        if epoch <= info.epoch - count:
+            path.unlink()
+
+
+def _epochs(run: str | Path) -> dict[int, Path]:
+    found = {path.stem.removeprefix("epoch_"): path for path in Path(run).glob("epoch_*.safetensors")}
+    return {int(number): path for number, path in found.items() if number.isdigit()}
 
 
 def file_hash(path: str | Path) -> str:

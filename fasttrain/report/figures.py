@@ -75,9 +75,9 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], caption: st
     def draw(canvas: "Canvas") -> None:
         grid = canvas.subplots(rows, columns, squeeze=False).ravel()
         for axes, (key, title) in zip(grid, present, strict=False):
-            for colour, (name, records) in zip(_colours(len(runs)), runs.items(), strict=True):
+            for colour, (name, records) in zip(colours(len(runs)), runs.items(), strict=True):
                 axes.plot(
-                    *_curve(records, key), color=colour, label=_short(name), linewidth=1.8, marker="o", markersize=3
+                    *_curve(records, key), color=colour, label=short_name(name), linewidth=1.8, marker="o", markersize=3
                 )
             axes.set_title(title)
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -91,7 +91,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], caption: st
             handles, labels = grid[0].get_legend_handles_labels()
             canvas.legend(handles, labels, loc="outside upper left", ncols=4)
 
-    figure = _svg(draw, 3.3 * columns, 2.2 * rows + 0.4)
+    figure = draw_svg(draw, 3.3 * columns, 2.2 * rows + 0.4)
     return Figure(figure, caption, f"Training curves of {', '.join(runs)}", wide=columns > 2)
 
 
@@ -111,7 +111,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, names: Sequence[st
         axes.grid(False)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.spines[:].set_visible(False)
-        _name_ticks(axes, names)
+        name_ticks(axes, names)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if len(names) > MAX_WRITTEN_CLASSES:
@@ -121,7 +121,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, names: Sequence[st
                 colour = "white" if shares[row, column] > 0.5 else INK
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
 
-    return Figure(_svg(draw, side, side), caption, "Confusion matrix", wide=len(names) > MAX_WRITTEN_CLASSES)
+    return Figure(draw_svg(draw, side, side), caption, "Confusion matrix", wide=len(names) > MAX_WRITTEN_CLASSES)
 
 
 def confusion_counts(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -149,17 +149,19 @@ def label_counts(
         axes = canvas.subplots()
         axes.grid(axis="x", visible=False)
         width = 0.8 / bars
-        for index, (colour, (name, values)) in enumerate(zip(_colours(bars), counts.items(), strict=True)):
-            axes.bar(positions - 0.4 + width * (index + 0.5), values, width * 0.92, color=colour, label=_short(name))
+        for index, (colour, (name, values)) in enumerate(zip(colours(bars), counts.items(), strict=True)):
+            axes.bar(
+                positions - 0.4 + width * (index + 0.5), values, width * 0.92, color=colour, label=short_name(name)
+            )
         if prior is not None:
             axes.hlines(prior, positions - 0.47, positions + 0.47, color=INK, linewidth=1.4, label="known prior")
-        _name_ticks(axes, names, both=False)
+        name_ticks(axes, names, both=False)
         axes.set_xlim(-0.6, classes - 0.4)
         axes.set_ylabel("samples")
         canvas.legend(loc="outside upper left", ncols=4)
 
     alt = f"Samples of each class: {', '.join(counts)}"
-    return Figure(_svg(draw, float(np.clip(0.55 * classes + 2, 6, 10)), 3.3), caption, alt)
+    return Figure(draw_svg(draw, float(np.clip(0.55 * classes + 2, 6, 10)), 3.3), caption, alt)
 
 
 def _curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
@@ -168,10 +170,11 @@ def _curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], l
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _name_ticks(axes: "Axes", names: Sequence[str], both: bool = True) -> None:
+def name_ticks(axes: "Axes", names: Sequence[str], both: bool = True) -> None:
+    """Name the ticks of the horizontal axis, or of both, as far as the names would be legible."""
     if len(names) > MAX_NAMED_CLASSES:
         return
-    short = [_short(name) for name in names]
+    short = [short_name(name) for name in names]
     steep = len(short) * max(map(len, short), default=0) > 90
     axes.set_xticks(range(len(names)), short, rotation=60 if steep else 0, ha="right" if steep else "center")
     if both:
@@ -179,17 +182,19 @@ def _name_ticks(axes: "Axes", names: Sequence[str], both: bool = True) -> None:
         axes.set_yticks(range(len(names)), short)
 
 
-def _colours(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """So many colours of the palette, from its start again where it ends."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A name as it may stand in a figure."""
     # matplotlib leaves labels that start with an underscore out of legends.
     name = name.replace("\n", " ").lstrip("_") or "?"
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
-def _svg(draw: Any, width: float, height: float) -> Image:
+def draw_svg(draw: Any, width: float, height: float) -> Image:
     """Draw with `draw(canvas)` on a canvas of that many inches and return it as SVG."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

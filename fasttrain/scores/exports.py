@@ -1,4 +1,4 @@
-"""Score tables out, for other programs and for the eye."""
+"""Score tables out, for other programs."""
 
 import csv
 import io
@@ -58,34 +58,3 @@ def _csv(table: ScoreTable, header: bool) -> str:
     for name, label, scores in zip(table.ids, table.labels, table.scores, strict=True):
         writer.writerow([name, *([names[label]] if labelled else []), *(str(score) for score in scores)])
     return buffer.getvalue()
-
-
-def describe(table: ScoreTable, rows: int = 5) -> dict[str, Any]:
-    """What `fasttrain scores show` prints: shape, kind, metadata, label counts, accuracies, the first rows."""
-    predicted = table.argmax()
-    description: dict[str, Any] = {
-        "samples": len(table),
-        "classes": table.classes,
-        "kind": table.kind,
-        "dtype": str(table.scores.dtype),
-        "labelled": int((table.labels >= 0).sum()),
-        "predicted_counts": _counts(table, predicted),
-        "meta": table.meta,
-    }
-    accuracy = table.accuracy(predicted)
-    if accuracy is not None:
-        description["top1"] = accuracy
-    if table.assigned is not None:
-        description["assigned_counts"] = _counts(table, table.assigned)
-        if accuracy is not None:
-            description["top1_assigned"] = table.accuracy(table.assigned)
-    description["first"] = [
-        {"id": table.ids[row], "predicted": table.classes[predicted[row]], "score": float(table.scores[row].max())}
-        for row in range(min(rows, len(table)))
-    ]
-    return description
-
-
-def _counts(table: ScoreTable, labels: np.ndarray) -> dict[str, int]:
-    counts = np.bincount(labels, minlength=len(table.classes)).tolist()
-    return dict(zip(table.classes, counts, strict=True))

@@ -193,12 +193,12 @@ class _Demo:
 
     def pseudo(self) -> None:
         from fasttrain.scores.pseudo import write_pseudo_labels
+        from fasttrain.scores.selection import PseudoRules
 
         table, out = self._table("redistributed"), self.out / PSEUDO
         self._announce("pseudo", table, threshold=self.settings.threshold, out=out)
-        figures = write_pseudo_labels(
-            self.result.redistributed, out, threshold=self.settings.threshold, source=table.name
-        )
+        rules = PseudoRules(threshold=self.settings.threshold)
+        figures = write_pseudo_labels(self.result.redistributed, out, rules, source=table.name)
         self.result.figures["pseudo"] = {**figures, "correct": _correct_labels(out, self.result.redistributed)}
 
     def submit(self) -> None:

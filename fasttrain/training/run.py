@@ -19,7 +19,7 @@ from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.views import TrainView, train_view
-from fasttrain.models.checkpoint import CheckpointInfo, load_state, save_weights
+from fasttrain.models.checkpoint import CheckpointInfo, keep_epoch, load_state, save_weights
 from fasttrain.models.create import eval_view_of
 from fasttrain.models.heads import kept_weights
 from fasttrain.training.assemble import make_stepper
@@ -272,6 +272,8 @@ class Trainer:
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
                 save_weights(self.folder.path / BEST, weights, info)
+            if self.settings.keep_last:
+                keep_epoch(self.folder.path, weights, info, self.settings.keep_last)
         self._save_state()
 
     def _stated_metrics(self, validation: dict[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,8 @@ class TrainSettings(Settings):
             ``auto``.
         on_error: a broken image ends the run (``raise``) or is left out of its batch and reported (``skip``).
         trackers: ``wandb`` and ``mlflow`` get each epoch's figures, besides ``metrics.jsonl`` and TensorBoard.
+        keep_last: the weights of so many last epochs are kept as well, as ``epoch_0007.safetensors``, for
+            ``fasttrain soup --run``.
         checkpoint_minutes: the state is saved this often within an epoch, besides after each; 0: only after each.
     """
 
@@ -212,6 +214,7 @@ class TrainSettings(Settings):
     index: bool = True
     on_error: Literal["raise", "skip"] = "raise"
     trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    keep_last: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     loss: LossSettings = LossSettings()
     head: HeadSettings = HeadSettings()

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from fasttrain.base.console import progress
-from fasttrain.base.distributed import average_buffers
-from fasttrain.inference.forward import Amp, autocast
-from fasttrain.loading.batch import all_views
+from fasttrain.inference.forward import Amp
+from fasttrain.inference.statistics import estimate_statistics
 from fasttrain.loading.loader import Loader
 
 
@@ -34,26 +31,9 @@ class WeightAverage:
         if epoch >= self.start:
             self.model.update_parameters(module)
 
-    @torch.no_grad()
     def estimate_statistics(self, loader: Loader, amp: Amp) -> None:
         """Means and variances of normalisation layers anew, those of one pass over training views, over all ranks."""
-        norms = [layer for layer in self.model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-        if not norms:
-            return
-        momenta = [layer.momentum for layer in norms]
-        for layer in norms:
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all batches
-        self.model.train()
-        with progress("re-estimate statistics", len(loader) * loader.batch_size) as bar:
-            for batch in loader:
-                with autocast(batch.images.device, amp):
-                    self.model(all_views(batch.images))
-                bar.advance(loader.batch_size)
-        for layer, momentum in zip(norms, momenta, strict=True):
-            layer.momentum = momentum
-        self.model.eval()
-        average_buffers(self.model.module)
+        estimate_statistics(self.model.module, loader, amp)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""

@@ -1,6 +1,5 @@
-"""Scores in and out: CSV, NumPy, pickles, pseudo-labels, submissions."""
+"""Scores in and out: CSV, NumPy, pickles, submissions."""
 
-import csv
 import gzip
 import json
 import os
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.exports import describe, export_scores
+from fasttrain.scores.exports import export_scores
 from fasttrain.scores.imports import import_scores
-from fasttrain.scores.pseudo import write_pseudo_labels
 from fasttrain.scores.submit import write_submission
 from fasttrain.scores.table import ScoreTable
 
@@ -136,28 +134,6 @@ def test_exports_without_header_zipped_and_as_json(tmp_path, table):
         assert json.loads(archive.read("t.json")) == dict(zip(IDS, [0, 2, 1], strict=True))
     with pytest.raises(ScoresError, match="no known format"):
         export_scores(table, tmp_path / "t.xml")
-
-
-def test_show(table):
-    shown = describe(table, rows=2)
-    assert shown["top1"] == 1.0
-    assert shown["predicted_counts"] == {"cat": 1, "dog": 1, "eel": 1}
-    assert len(shown["first"]) == 2
-
-
-def test_pseudo_labels_are_strictly_above_the_threshold(tmp_path):
-    probs = np.array([[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]], np.float32)
-    table = ScoreTable(IDS, probs, ["cat", "dog"], "probs")
-    result = write_pseudo_labels(table, tmp_path / "p.csv", threshold=0.5, source="e", round_number=2)
-    assert result == {"samples": 3, "kept": 2, "per_class": {"cat": 1, "dog": 1}}
-    with (tmp_path / "p.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert rows[0] == {"id": "0002.jpg", "label": "cat", "confidence": "0.75", "source": "e", "round": "2"}
-    table.assigned, table.assigned_p = np.array([1, 1, 0], np.int32), np.array([0.9, 0.1, 0.2], np.float32)
-    assert write_pseudo_labels(table, tmp_path / "p.csv", threshold=0.5)["per_class"] == {"cat": 0, "dog": 1}
-    assert write_pseudo_labels(table, tmp_path / "p.csv", threshold=0.5, use="argmax")["kept"] == 2
-    with pytest.raises(ScoresError, match="below 1"):
-        write_pseudo_labels(table, tmp_path / "p.csv", threshold=1.5)
 
 
 def test_submissions(tmp_path, table):

@@ -67,7 +67,7 @@ def optional_parts() -> list[Part]:
     for key, purpose in purposes.items():
         present = why_absent(key) is None
         parts.append(Part(names[key], purpose, present, found[key], None if present else install(key)))
-    return [*parts, _cuda(), _triton()]
+    return [*parts, _cuda(), _triton(), _cleanlab()]
 
 
 def _cuda() -> Part:
@@ -98,6 +98,12 @@ def _triton() -> Part:
         works = triton_works(torch.device("cuda", torch.cuda.current_device()))
     remedy = "pip install triton" if found is None else "apt-get install build-essential python3-dev"
     return Part("Triton", purpose, works, found, None if works else remedy)
+
+
+def _cleanlab() -> Part:
+    found = _version("cleanlab")
+    remedy = None if found else "pip install cleanlab"
+    return Part("cleanlab", "fasttrain clean: labels that are probably wrong", found is not None, found, remedy)
 
 
 def _gpus() -> list[dict[str, Any]]:
