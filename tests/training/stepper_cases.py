@@ -25,7 +25,7 @@ def make_stepper(module: torch.nn.Module, optimizer: torch.optim.Optimizer | Non
         "module": module.train(),
         "model": module,
         "optimizer": optimizer,
-        "schedule": Schedule(constant, optimizer.defaults["lr"], EpochTable.even(10, 1)),
+        "schedule": Schedule(constant, optimizer.param_groups[0]["lr"], EpochTable.even(10, 1)),
         "ema": None,
         "device": CPU,
         "amp": "off",
