@@ -22,7 +22,8 @@ from fasttrain.training.stepper import Stepper
 VERSION = 3  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them, but for the rounding of
 # pixels: images that stay in memory are decoded as wholes, without their index.
-FREE_ON_RESUME = {"out", "device", "threads", "memory_budget", "resident", "on_error", "checkpoint_minutes", "trackers"}
+FREE_ON_RESUME = {"out", "device", "threads", "loader_nice", "model_threads", "memory_budget", "resident", "on_error"}
+FREE_ON_RESUME |= {"checkpoint_minutes", "trackers"}
 
 
 @dataclass
