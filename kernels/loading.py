@@ -154,14 +154,18 @@ class BatchPool:
     One more thread has the system read ahead what the waiting batches will need, so that files which are not in memory
     are fetched many at a time.
 
+    Args:
+        nice: how much lower than that of the thread which makes the pool the priority of the filling threads is, as of
+            the command ``nice`` (0 to 19); without effect where threads have no priority of their own (all but Linux).
+
     Raises:
         ImportError: the native extension was not built.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, nice: int = 0) -> None:
         if _native is None:
             raise ImportError("the native extension was not built")
-        self._native = _native.BatchPool(threads)
+        self._native = _native.BatchPool(threads, nice)
 
     def submit(
         self,

@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 
 from fasttrain.base.errors import LaunchError
@@ -11,6 +12,7 @@ from fasttrain.base.errors import LaunchError
 _TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # What others tell the processes that they start, which says nothing of how these could meet.
 _FOREIGN_WORLDS = {"srun": "SLURM_STEP_NUM_TASKS", "mpirun": "OMPI_COMM_WORLD_SIZE", "mpiexec": "PMI_SIZE"}
+LOWEST_PRIORITY = 19  # as ``nice`` counts
 _HOW_TO_START = "torchrun --nproc-per-node N -m fasttrain.cli.app …"
 
 
@@ -96,6 +98,17 @@ def local_world_size() -> int:
 def default_threads() -> int:
     """Worker threads for one rank: the available cores divided by the ranks on this machine."""
     return max(1, available_cores() // local_world_size())
+
+
+def threads_have_priorities() -> bool:
+    """Whether a thread can have another priority than its process; POSIX knows only that of the process."""
+    return sys.platform == "linux"
+
+
+def be_nice(more: int) -> None:
+    """Lower the priority of the thread that calls this by so many steps of ``nice``, on Linux."""
+    if more and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + more)  # 0 is the calling thread
 
 
 def available_memory(system: Path = Path("/")) -> int | None:

@@ -27,11 +27,15 @@ class RunFolder:
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def write_start(self, config: dict[str, Any]) -> None:
-        """Make the folder; record the effective config and everything needed to repeat the run."""
+    def write_start(self, config: dict[str, Any], **facts: Any) -> None:
+        """Make the folder; record the effective config and everything needed to repeat the run.
+
+        Args:
+            facts: of the environment besides those of `describe_start`, by name.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("config.json", config)
-        self.write_json("start.json", describe_start())
+        self.write_json("start.json", {**describe_start(), **facts})
 
     def is_of_this_job(self) -> bool:
         """Whether the run in the folder was started by the same torchrun as this process."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fasttrain.base.errors import ImageError, LoaderError
+from fasttrain.base.process import LOWEST_PRIORITY, threads_have_priorities
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.optional import install, why_absent
 from fasttrain.loading.plan import BatchPlan
@@ -26,6 +27,7 @@ class Circumstances:
         stream: of the GPU that the images go to, None where they stay on the CPU.
         fast: decode faster and less exactly, where the backend knows a way.
         index: decode JPEGs by their random-access index where they have one and the backend knows that way.
+        nice: how much lower than the process's the threads' priority is.
     """
 
     dataset: ImageDataset
@@ -34,6 +36,7 @@ class Circumstances:
     stream: torch.cuda.Stream | None
     fast: bool = False
     index: bool = True
+    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,13 @@ class Backend(Protocol):
 def _native(made_for: Circumstances) -> Backend:
     from fasttrain.loading.native import NativeBackend
 
-    return NativeBackend(made_for.dataset, made_for.threads, made_for.fast, made_for.index)
+    return NativeBackend(made_for.dataset, made_for.threads, made_for.fast, made_for.index, made_for.nice)
 
 
 def _portable(made_for: Circumstances) -> Backend:
     from fasttrain.loading.portable import PortableBackend
 
-    return PortableBackend(made_for.dataset, made_for.threads)
+    return PortableBackend(made_for.dataset, made_for.threads, made_for.nice)
 
 
 def _dali(made_for: Circumstances) -> Backend:
@@ -124,11 +127,26 @@ def _ffcv(made_for: Circumstances) -> Backend:
 Make = Callable[[Circumstances], Backend]
 # ``auto`` takes the first that can run.
 BACKENDS: dict[str, Make] = {"native": _native, "portable": _portable, "dali": _dali, "ffcv": _ffcv}
+WITH_OWN_THREADS = ("auto", "native", "portable")  # that decode in threads which are ours
 
 
 def available_backends() -> tuple[str, ...]:
     """The backends that can run here, the one that ``auto`` means first."""
     return tuple(name for name in BACKENDS if why_absent(name) is None)
+
+
+def check_nice(nice: int, backend: str) -> None:
+    """Refuse a lower priority of decoding threads where it cannot be had.
+
+    Raises:
+        LoaderError: it is no niceness, or the backend's threads or the system do not take one.
+    """
+    if not 0 <= nice <= LOWEST_PRIORITY:
+        raise LoaderError(f"nice must be 0 to {LOWEST_PRIORITY}, not {nice}")
+    if backend not in WITH_OWN_THREADS:
+        raise LoaderError(f"the {backend} backend has threads that are not ours to make nice; leave nice out")
+    if not threads_have_priorities():
+        raise LoaderError("only Linux gives threads priorities of their own; leave nice out")
 
 
 def choose_backend(name: str, decode: str) -> Make:

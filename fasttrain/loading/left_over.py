@@ -18,15 +18,15 @@ class LeftOver:
         samples: so far.
     """
 
-    def __init__(self, dataset: ImageDataset, threads: int) -> None:
+    def __init__(self, dataset: ImageDataset, threads: int, nice: int = 0) -> None:
         self.samples = 0
-        self._dataset, self._threads = dataset, threads
+        self._dataset, self._threads, self._nice = dataset, threads, nice
         self._backend: PortableBackend | None = None
 
     def submit(self, plan: BatchPlan, samples: np.ndarray, pixels: Tensor) -> PortableFilling:
         """Start filling the entries of `samples` ((B,) bool) in uint8 `pixels`."""
         if self._backend is None:
-            self._backend = PortableBackend(self._dataset, self._threads)
+            self._backend = PortableBackend(self._dataset, self._threads, self._nice)
         self.samples += int(samples.sum())
         return self._backend.submit(plan, samples, pixels)
 

@@ -3,7 +3,6 @@
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
@@ -13,10 +12,11 @@ import xxhash
 
 from fasttrain.base import process
 from fasttrain.base.console import say
-from fasttrain.base.errors import ImageError, LoaderError
-from fasttrain.loading.backend import Circumstances, Filling, choose_backend, image_error_of
+from fasttrain.base.errors import LoaderError
+from fasttrain.loading.backend import Circumstances, check_nice, choose_backend
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset
+from fasttrain.loading.delivery import Delivery, InFlight
 from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
@@ -28,15 +28,6 @@ from fasttrain.loading.resident_backend import ResidentBackend, check_resident
 from fasttrain.loading.sampler import Partition, Rest
 from fasttrain.loading.selection import select_rows
 from fasttrain.loading.views import TrainView, View, train_view
-
-
-@dataclass
-class _InFlight:
-    """A batch that is being filled."""
-
-    planned: PlannedBatch
-    pixels: torch.Tensor
-    filling: Filling
 
 
 class Loader:
@@ -67,6 +58,9 @@ class Loader:
             `fasttrain.loading.order.Sampling`. None: each sample once.
         seed: of order and views.
         threads: decoding threads; by default the cores this process may use, divided by the ranks of the machine.
+        nice: how much lower than the process's the priority of the decoding threads is, 0 to 19, as of the command
+            ``nice``: a model on the same cores comes first then, and they fill the queue in what it leaves. For Linux,
+            and backends whose threads are ours (``native``, ``portable``).
         on_error: ``raise`` an `ImageError`, or ``skip``: the sample is masked by ``valid`` and listed in `skipped`.
         indices: part of the data set, as rows or as string ids.
         rank, world: this process among how many; by default torchrun's.
@@ -98,7 +92,6 @@ class Loader:
         class_names: names of the labels, None if unknown.
         num_samples: samples of an epoch: of the data set or of `indices`, or `Sampling.draws`.
         memory_plan: what `memory_budget` came to, None without one.
-        skipped: (string id, error) of each sample left out so far.
 
     Raises:
         LoaderError: an argument is impossible; the sentence says what to use instead.
@@ -119,6 +112,7 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
         threads: int | None = None,
+        nice: int = 0,
         on_error: Literal["raise", "skip"] | str = "raise",
         indices: Sequence[int] | Sequence[str] | np.ndarray | None = None,
         rank: int | None = None,
@@ -140,13 +134,13 @@ class Loader:
         for name, value in {"threads": threads, "prefetch": prefetch, "window": window, "views": views}.items():
             if value < 1:
                 raise LoaderError(f"{name} must be at least 1, not {value}")
+        if nice:
+            check_nice(nice, backend)
         self.view = view if view is not None else train_view()
         if views > 1 and not isinstance(self.view, TrainView):
             raise LoaderError("an eval view is the same each time; use views with a train view")
         self.device = torch.device(device)
         self.seed, self.on_error = seed, on_error
-        self.skipped: list[tuple[str, str]] = []
-        self._skipped_rows: set[int] = set()
         self._prefetch, self._window = prefetch, window
         self._stage = DeviceStage(self.view, self.device, dtype)
         self.dataset = open_dataset(data)
@@ -172,7 +166,8 @@ class Loader:
                 rest=rest,
             )
             self._shapes = EpochShapes(self.view, partition, size, batch_sizes)
-            made_for = Circumstances(self.dataset, threads, self.view, self._stage.stream, decode == "fast", index)
+            stream, fast = self._stage.stream, decode == "fast"
+            made_for = Circumstances(self.dataset, threads, self.view, stream, fast, index, nice)
             if resident is None:
                 self._backend = make_backend(made_for)
             else:
@@ -184,6 +179,7 @@ class Loader:
         self._planner = Planner(
             self.dataset, self._rows, weights, partition, self.view, seed, on_error == "skip", self._window, views
         )
+        self._delivery = Delivery(self.dataset, self._stage, on_error)
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         # Threads must not outlive a loader that was never closed.
         self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
@@ -199,6 +195,11 @@ class Loader:
         return "windowed" if plan.mode == "windowed" else order
 
     # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(string id, error) of each sample left out so far."""
+        return self._delivery.skipped
 
     @property
     def class_names(self) -> list[str] | None:
@@ -320,7 +321,7 @@ class Loader:
     def _batches(self, epoch: int, offset: int) -> Iterator[Batch]:
         partition = self._shapes.partition_of(epoch)
         planned = self._planner.adapted(partition, self._shapes.view_of(epoch)).epoch(epoch, offset)
-        in_flight: deque[_InFlight] = deque()
+        in_flight: deque[InFlight] = deque()
         try:
             while True:
                 self._check_open()
@@ -329,7 +330,7 @@ class Loader:
                 if not in_flight:
                     self._position = self._start = (epoch + 1, 0)  # nothing was left of the epoch
                     return
-                batch = self._finish(in_flight[0])
+                batch = self._delivery.deliver(in_flight[0])
                 in_flight.popleft()
                 offset += partition.global_batch
                 # The position is that of the batches handed out, so it moves before the caller gets this one.
@@ -344,40 +345,12 @@ class Loader:
             for waiting in in_flight:
                 waiting.filling.cancel()
 
-    def _begin(self, planned: PlannedBatch) -> _InFlight:
+    def _begin(self, planned: PlannedBatch) -> InFlight:
         plan, wanted = planned.plan, planned.wanted
         normalisation = self._stage.normalisation(plan.jitter, plan.shift) if self._backend.normalises else None
         on_device = self._backend.on_device
         pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None, on_device)
-        return _InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
-
-    def _finish(self, filled: _InFlight) -> Batch:
-        """Wait for a batch, deal with its errors, send it through the device stage."""
-        plan, valid = filled.planned.plan, filled.planned.wanted
-        errors = dict(filled.planned.unreadable)
-        for position, error in sorted(filled.filling.result().items()):
-            errors[position] = image_error_of(error, self.dataset, int(plan.samples[position]))
-            if self.on_error == "raise":
-                raise errors[position]
-        for position, reason in errors.items():
-            valid[position] = False
-            self._note_skipped(int(plan.samples[position]), reason)
-        self._stage.blank(filled.pixels, np.tile(~valid, plan.views))
-        labels = np.where(plan.padded, -1, self.dataset.labels[plan.samples])
-        images, *rest = self._stage.run(
-            filled.pixels,
-            plan.jitter,
-            torch.from_numpy(labels.astype(np.int64)),
-            torch.from_numpy(plan.samples),
-            torch.from_numpy(valid),
-            shift=plan.shift,
-        )
-        return Batch(images if plan.views == 1 else images.unflatten(0, (plan.views, -1)), *rest)
-
-    def _note_skipped(self, row: int, error: ImageError) -> None:
-        if row not in self._skipped_rows:
-            self._skipped_rows.add(row)
-            self.skipped.append((error.sample_id, error.reason))
+        return InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
 
     # --- lifetime ---------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class NativeBackend:
     Args:
         fast: see `Loader`.
         index: use the random-access index of JPEGs that have one.
+        nice: how much lower than the process's the threads' priority is.
 
     Attributes:
         handed_over: samples that went the portable way so far (PNG files, turned photos, CMYK, …).
@@ -57,11 +58,13 @@ class NativeBackend:
     augments = True
     on_device = False
 
-    def __init__(self, dataset: ImageDataset, threads: int, fast: bool = False, index: bool = True) -> None:
+    def __init__(
+        self, dataset: ImageDataset, threads: int, fast: bool = False, index: bool = True, nice: int = 0
+    ) -> None:
         self._dataset, self._fast = dataset, fast and not dataset.keeps_images
         self.uses_index = index and not dataset.keeps_images
-        self._pool = BatchPool(threads)
-        self._left = LeftOver(dataset, threads)
+        self._pool = BatchPool(threads, nice)
+        self._left = LeftOver(dataset, threads, nice)
         self._odd: set[int] = set()  # rows that are known to go there
 
     @property

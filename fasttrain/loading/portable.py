@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from fasttrain.base.process import be_nice
 from fasttrain.loading.backend import Normalisation
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.plan import BatchPlan
@@ -52,16 +53,20 @@ def _failure(future: Future[None]) -> Exception | None:
 
 
 class PortableBackend:
-    """Persistent threads that decode and render samples into preallocated batches. Always exact."""
+    """Persistent threads that decode and render samples into preallocated batches. Always exact.
+
+    Args:
+        nice: how much lower than the process's the threads' priority is.
+    """
 
     normalises = False
     augments = False
     on_device = False
     uses_index = False
 
-    def __init__(self, dataset: ImageDataset, threads: int) -> None:
+    def __init__(self, dataset: ImageDataset, threads: int, nice: int = 0) -> None:
         self._dataset = dataset
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-load")
+        self._pool = ThreadPoolExecutor(threads, "fasttrain-load", initializer=be_nice, initargs=(nice,))
 
     def submit(
         self, plan: BatchPlan, wanted: np.ndarray, out: Tensor, normalisation: Normalisation | None = None

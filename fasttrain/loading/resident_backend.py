@@ -72,7 +72,7 @@ class ResidentBackend:
     def _bring(self, dataset: ImageDataset, rows: np.ndarray, made_for: Circumstances, make: Make) -> None:
         """Decode the images of `rows`, which are neighbours on the device, and copy them there."""
         decoded, raw = ResidentDataset(dataset, rows, raw_too=True), dataset.are_raw(rows)
-        backend = make(Circumstances(decoded, made_for.threads, _POINT, None))
+        backend = make(Circumstances(decoded, made_for.threads, _POINT, None, nice=made_for.nice))
         try:
             plan = plan_batch(_POINT, rows, dataset.keys[rows], self._sizes[rows])
             points = torch.empty((len(rows), 1, 1, 3), dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """A training run from settings to checkpoints."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fasttrain.models.create import eval_view_of
 from fasttrain.models.heads import kept_weights
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
+from fasttrain.training.cores import CoreSplit
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
@@ -115,6 +116,10 @@ class Trainer:
         self.progress = EpochProgress(0, 0, LaggedLoss(device))
         self.requests = Requests(60 * settings.checkpoint_minutes)
         self._skipped_before: list[tuple[str, str]] = []  # by this rank, before the run was resumed
+        self.cores = CoreSplit.of(settings)
+        torch.set_num_threads(self.cores.model)
+        if is_main():
+            say(str(self.cores))
         torch.manual_seed(settings.seed)
         self.eval_view = eval_view_of(settings.model, settings.size)
         # Opened before the model is made: data that cannot be trained on should fail at once.
@@ -146,7 +151,7 @@ class Trainer:
         """Train from the current position to the last epoch."""
         settings, position = self.settings, self.position
         if is_main():
-            self.folder.write_start(settings.model_dump(mode="json"))
+            self.folder.write_start(settings.model_dump(mode="json"), threads=asdict(self.cores))
             self.folder.drop_metrics_from(position.epoch)
         monitor = Monitor(
             self.folder,
@@ -356,7 +361,8 @@ class Trainer:
             options.pop("batch_size", settings.batch_size),
             device=self.device,
             seed=settings.seed,
-            threads=settings.threads,
+            threads=self.cores.loading,
+            nice=self.cores.nice,
             decode=settings.decode,
             index=settings.index,
             on_error=settings.on_error,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fasttrain.base.config import Settings
+from fasttrain.base.process import LOWEST_PRIORITY
 from fasttrain.loading.augment.mixing import Mixing
 from fasttrain.loading.augment.settings import Augment
 from fasttrain.loading.per_epoch import EpochRule
@@ -159,6 +160,9 @@ class TrainSettings(Settings):
         label_smoothing: share of the target spread over all classes.
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
+        loader_nice: how much lower their priority is than the model's, 0 to 19 (see `Loader`); None for the default.
+        model_threads: torch's threads for an operation on the CPU; None for ``OMP_NUM_THREADS``, or else the cores,
+            divided likewise.
         memory_budget: memory of the machine for training images, as ``8GB`` or ``auto``; None: the page cache, as it
             comes.
         resident: ``gpu`` keeps all training images, decoded, in each GPU's memory.
@@ -207,6 +211,8 @@ class TrainSettings(Settings):
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
+    loader_nice: int | None = Field(default=None, ge=0, le=LOWEST_PRIORITY)
+    model_threads: int | None = Field(default=None, ge=1)
     memory_budget: int | str | None = None
     resident: Literal["gpu"] | None = None
     backend: str = "auto"

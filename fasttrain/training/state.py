@@ -23,7 +23,7 @@ VERSION = 3  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them, but for the rounding of
 # pixels: images that stay in memory are decoded as wholes, without their index.
 FREE_ON_RESUME = {
-    *("out", "device", "threads", "memory_budget", "resident", "on_error"),
+    *("out", "device", "threads", "loader_nice", "model_threads", "memory_budget", "resident", "on_error"),
     *("keep_last", "checkpoint_minutes", "trackers"),
 }
 

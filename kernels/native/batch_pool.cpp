@@ -7,6 +7,7 @@
 
 #if defined(__linux__)
 #include <pthread.h>
+#include <sys/resource.h>
 #endif
 
 namespace fasttrain {
@@ -22,16 +23,25 @@ void name_thread(const char* name) {
 #endif
 }
 
+// Those of the system's threads have a priority of their own on Linux alone, where 0 is the calling one.
+void lower_priority(int nice) {
+#if defined(__linux__)
+  if (nice > 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + nice);
+#else
+  (void)nice;
+#endif
+}
+
 void forget(std::deque<std::shared_ptr<BatchWork>>& queue, const std::shared_ptr<BatchWork>& work) {
   queue.erase(std::remove(queue.begin(), queue.end(), work), queue.end());
 }
 
 }  // namespace
 
-BatchPool::BatchPool(int threads) : owner_(::getpid()), state_(std::make_unique<State>()) {
+BatchPool::BatchPool(int threads, int nice) : owner_(::getpid()), state_(std::make_unique<State>()) {
   if (threads < 1) throw std::invalid_argument("a pool needs at least one thread");
   try {
-    for (int i = 0; i < threads; ++i) threads_.emplace_back([state = state_.get()] { run(*state); });
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([state = state_.get(), nice] { run(*state, nice); });
     threads_.emplace_back([state = state_.get()] { run_ahead(*state); });
   } catch (...) {
     close();
@@ -96,8 +106,9 @@ void BatchPool::close() {
   for (std::thread& thread : threads) thread.join();
 }
 
-void BatchPool::run(State& state) {
+void BatchPool::run(State& state, int nice) {
   name_thread("fasttrain-load");
+  lower_priority(nice);
   Scratch scratch;
   std::string error;
   std::unique_lock<std::mutex> held(state.lock);

@@ -37,7 +37,8 @@ struct BatchWork {
 
 class BatchPool {
  public:
-  explicit BatchPool(int threads);
+  // `nice` lowers the priority of the filling threads, as the command of that name does; on Linux.
+  explicit BatchPool(int threads, int nice = 0);
   ~BatchPool();  // as close()
   BatchPool(const BatchPool&) = delete;
   BatchPool& operator=(const BatchPool&) = delete;
@@ -64,7 +65,7 @@ class BatchPool {
     bool closing = false;
   };
 
-  static void run(State& state);
+  static void run(State& state, int nice);
   static void run_ahead(State& state);
   bool is_mine() const;
 

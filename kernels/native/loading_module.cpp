@@ -239,7 +239,7 @@ void bind_loading(py::module_& module) {
       .def("cancel", &Filling::cancel)
       .def("outcomes", &Filling::outcomes);
   py::class_<BatchPool, std::shared_ptr<BatchPool>>(module, "BatchPool")
-      .def(py::init<int>(), py::arg("threads"))
+      .def(py::init<int, int>(), py::arg("threads"), py::arg("nice"))
       .def("close", &BatchPool::close, py::call_guard<py::gil_scoped_release>())
       .def("submit", &submit, py::kw_only(), py::arg("out"), py::arg("dtype"), py::arg("scale"), py::arg("shift"),
            py::arg("fast"), py::arg("filter"), py::arg("stored"), py::arg("buffers"), py::arg("buffer"),

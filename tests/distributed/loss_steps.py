@@ -5,6 +5,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,16 +15,15 @@ from fasttrain.base.process import is_main, rank, world_size
 from fasttrain.loading.batch import Batch
 from fasttrain.models.batch_former import BatchFormerSettings
 from fasttrain.models.heads import HeadSettings, add_training_parts
-from fasttrain.training.epochs import EpochTable
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import make_criterion
 from fasttrain.training.losses.settings import LossSettings
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.parallel import data_parallel
-from fasttrain.training.schedule import Schedule
-from fasttrain.training.schedule_settings import ScheduleSettings
 from fasttrain.training.settings import DdpSettings
-from fasttrain.training.stepper import Stepper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+from stepper_cases import make_stepper
 
 SIZE, CLASSES, STEPS = 12, 4, 3
 
@@ -50,20 +50,12 @@ def main(kind: str) -> None:
     former = BatchFormerSettings(layers=0 if kind == "eql" else 1, dropout=0.0, across_ranks=across)
     add_training_parts(module, HeadSettings(), former)
     loss = LossSettings(kind="softmax_eql" if kind == "eql" else "ce")
-    stepper = Stepper(
-        module=module,
+    stepper = make_stepper(
+        module,
+        torch.optim.SGD(module.parameters(), lr=0.5),
         model=data_parallel(module, device, DdpSettings()),
-        optimizer=torch.optim.SGD(module.parameters(), lr=0.5),
-        schedule=Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.5, EpochTable.even(10, 1)),
-        ema=None,
-        device=device,
-        amp="off",
-        label_smoothing=0.0,
-        clip_norm=0.0,
-        seed=0,
         loss=make_criterion(loss, HeadSettings(), 0.0, Facts(CLASSES)),
     )
-    stepper.train()
     for step in range(STEPS):
         torch.manual_seed(step)
         whole = torch.randn(SIZE, 3, 2, 2), torch.randint(0, CLASSES, (SIZE,)).clamp(max=2)

@@ -18,6 +18,7 @@ from fasttrain.training.settings import OptimizerSettings
 from fasttrain.training.stepper import Stepper
 
 from ..kernels.interpreted import DEVICE, INTERPRETED, on_device, outside, run_in_interpreter
+from .stepper_cases import make_stepper as stepper_of
 
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA on Linux only")
 
@@ -63,17 +64,13 @@ def settings_of(name: str, **changes: object) -> OptimizerSettings:
 def make_stepper(name: str, ema: bool = True, buffers: str = "average", **changes: object) -> Stepper:
     net = make_net()
     settings = settings_of(name, **changes)
-    return Stepper(
-        module=net,
-        model=net,
-        optimizer=create_optimizer(net, settings),
+    return stepper_of(
+        net,
+        create_optimizer(net, settings),
         schedule=Schedule(ScheduleSettings(kind="cosine", warmup_epochs=0.2), 0.01, EpochTable.even(10, 1)),
         ema=ModelEmaV3(net, decay=0.7, use_warmup=True, exclude_buffers=buffers == "copy") if ema else None,
         device=torch.device(DEVICE),
-        amp="off",
-        label_smoothing=0.0,
         clip_norm=0.0 if clips_itself(settings) else settings.clip_norm,
-        seed=0,
     )
 
 

@@ -13,16 +13,12 @@ from fasttrain.loading.augment.mixing import Mixer, Mixing
 from fasttrain.loading.batch import Batch
 from fasttrain.models.create import create_model
 from fasttrain.models.weights import read_state_dict
-from fasttrain.training.epochs import EpochTable
 from fasttrain.training.losses.criterion import plain_criterion
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.run import train
-from fasttrain.training.schedule import Schedule
-from fasttrain.training.schedule_settings import ScheduleSettings
 from fasttrain.training.settings import AugmentSettings, TrainSettings
-from fasttrain.training.stepper import Stepper
 
-CPU = torch.device("cpu")
+from .stepper_cases import CPU, make_stepper
 
 
 def a_batch() -> Batch:
@@ -34,22 +30,8 @@ def a_batch() -> Batch:
 def stepped(mixing: Mixer | None, **options: Any) -> tuple[torch.nn.Module, float]:
     """A model after a step, and the loss of that."""
     torch.manual_seed(0)
-    module = create_model("test_vit", 3, size=32).train()
-    stepper = Stepper(
-        module=module,
-        model=module,
-        optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
-        schedule=Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, EpochTable.even(10, 1)),
-        ema=None,
-        device=CPU,
-        amp="off",
-        label_smoothing=0.1,
-        clip_norm=0.0,
-        seed=0,
-        loss=plain_criterion(0.1),
-        mixing=mixing,
-        **options,
-    )
+    module = create_model("test_vit", 3, size=32)
+    stepper = make_stepper(module, loss=plain_criterion(0.1), mixing=mixing, **options)
     loss = LaggedLoss(CPU)
     stepper.step(a_batch(), 7, loss)
     total, samples = loss.totals().tolist()

@@ -1,7 +1,4 @@
 import copy
-import dataclasses
-import sys
-import types
 
 import pytest
 import timm.optim
@@ -14,48 +11,15 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.models.create import create_model
 from fasttrain.training.optimizers import check_optimizer, create_optimizer, list_optimizers, parameter_groups, peak_lr
 from fasttrain.training.optimizers.lamb import Lamb
-from fasttrain.training.optimizers.muon import orthogonal
 from fasttrain.training.optimizers.novograd import NovoGrad
 from fasttrain.training.optimizers.rectified import AdaBelief, RAdam, centralised
 from fasttrain.training.optimizers.registry import find
 from fasttrain.training.optimizers.wrappers import Lookahead
 from fasttrain.training.settings import OptimizerSettings
 
+from .optimizer_cases import assert_alike, make_net, take_steps
+
 OWN = [name for name in list_optimizers() if ":" not in name]
-
-
-class Net(torch.nn.Module):
-    """Parameters of all sorts: matrices, a convolution, vectors, and one that a loss may leave out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 4, 3)
-        self.norm = torch.nn.GroupNorm(2, 4)
-        self.hidden = torch.nn.Linear(4, 6)
-        self.fc = torch.nn.Linear(6, 3)
-        self.pretrained_cfg = {"classifier": "fc"}
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.hidden(self.norm(self.conv(images)).relu().mean((2, 3))).relu())
-
-
-def make_net() -> Net:
-    torch.manual_seed(0)
-    return Net()
-
-
-def take_steps(model, optimizer, steps, first=0):
-    for step in range(first, first + steps):
-        generator = torch.Generator().manual_seed(step)
-        images = torch.randn(8, 3, 5, 5, generator=generator)
-        optimizer.zero_grad()
-        (model(images) * torch.randn(8, 3, generator=generator)).sum().backward()
-        optimizer.step()
-
-
-def assert_alike(ours, theirs, rtol=1e-5, atol=1e-6):
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(mine, other, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
 REFERENCES = {
@@ -267,154 +231,6 @@ def test_arguments_reach_the_optimizer():
         create_optimizer(net, OptimizerSettings(name="novograd", betas=(0.9, 1.5)))
 
 
-# --- apex ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """An `apex` that notes what its optimizers are made with."""
-    calls = {}
-
-    def make(name):
-        class Fused(torch.optim.SGD):
-            def __init__(self, params, lr, **arguments):
-                calls[name] = {"lr": lr, **arguments}
-                super().__init__(params, lr)
-
-            def zero_grad(self):  # apex takes no argument
-                super().zero_grad()
-
-        return Fused
-
-    optimizers = types.ModuleType("apex.optimizers")
-    for name in ("FusedAdam", "FusedLAMB", "FusedSGD", "FusedNovoGrad", "FusedAdagrad"):
-        setattr(optimizers, name, make(name))
-    apex = types.ModuleType("apex")
-    apex.__path__ = []
-    apex.__spec__ = types.SimpleNamespace(name="apex")
-    monkeypatch.setitem(sys.modules, "apex", apex)
-    monkeypatch.setitem(sys.modules, "apex.optimizers", optimizers)
-    monkeypatch.setitem(sys.modules, "amp_C", types.ModuleType("amp_C"))
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("name", "cls", "expected"),
-    [
-        ("apex:adam", "FusedAdam", {"adam_w_mode": False}),
-        ("apex:adamw", "FusedAdam", {"adam_w_mode": True}),
-        ("apex:lamb", "FusedLAMB", {"max_grad_norm": 0.5}),
-        ("apex:sgd", "FusedSGD", {"momentum": 0.9, "nesterov": True, "set_grad_none": True}),
-        ("apex:novograd", "FusedNovoGrad", {"betas": (0.95, 0.98)}),
-        ("apex:adagrad", "FusedAdagrad", {}),
-    ],
-)
-def test_arguments_are_mapped_to_apex(stand_in, monkeypatch, name, cls, expected):
-    settings = OptimizerSettings(name=name, clip_norm=0.5)
-    kind = find(name)
-    anywhere = dataclasses.replace(kind, device=None)
-    monkeypatch.setattr("fasttrain.training.optimizers.create.find", lambda _: anywhere)
-    create_optimizer(make_net(), settings)
-    assert stand_in[cls] == {"lr": kind.lr, **expected}
-
-
-def test_apex_runs_on_cuda_alone(stand_in):
-    with pytest.raises(ConfigError, match="runs on cuda alone, and this is cpu"):
-        create_optimizer(make_net(), OptimizerSettings(name="apex:adamw"))
-
-
-def test_a_missing_apex_names_the_build_and_the_namesake(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"not installed; .*git clone .*NVIDIA/apex.*not `pip install apex`"):
-        check_optimizer(OptimizerSettings(name="apex:lamb"))
-    monkeypatch.undo()
-    namesake = types.ModuleType("apex")
-    namesake.__spec__ = types.SimpleNamespace(name="apex")
-    monkeypatch.setitem(sys.modules, "apex", namesake)
-    with pytest.raises(ConfigError, match="is not NVIDIA's; remove it"):
-        check_optimizer(OptimizerSettings(name="apex:lamb"))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="apex needs a GPU")
-@pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "sgd", "novograd"])
-def test_apex_gives_the_update_of_the_plain_optimizer(name):
-    pytest.importorskip("amp_C", reason="NVIDIA apex is not built")
-    ours, theirs = make_net().cuda(), make_net().cuda()
-    for net, kind in ((ours, name), (theirs, f"apex:{name}")):
-        settings = OptimizerSettings(name=kind, lr=0.01, weight_decay=0.1)
-        optimizer = create_optimizer(net, settings)
-        for step in range(5):
-            torch.manual_seed(step)
-            optimizer.zero_grad()
-            net(torch.randn(8, 3, 5, 5, device="cuda")).square().sum().backward()
-            optimizer.step()
-    assert_alike(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
 def test_defaults_are_stated_for_all_of_ours():
     assert all(peak_lr(OptimizerSettings(name=name)) > 0 for name in OWN)
     assert list_optimizers()["timm:lion"]
-
-
-# --- training from scratch --------------------------------------------------------------------------------------------
-
-
-def jordans_step(weight, gradient, moment, lr, momentum):
-    """A step of airbench94_muon, in float32."""
-    moment.mul_(momentum).add_(gradient)
-    x = gradient.add(moment, alpha=momentum).reshape(len(weight), -1)
-    x = x / (x.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    for _ in range(3):
-        a = x @ x.T
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_((x.T if tall else x).reshape(weight.shape), alpha=lr)
-
-
-def test_muon_sgd_is_jordans_muon_on_filters_and_nesterov_sgd_on_the_rest():
-    net = make_net()
-    reference = copy.deepcopy(net)
-    settings = OptimizerSettings(name="muon-sgd", lr=0.1, head_lr=2.0, bias_lr=3.0)
-    optimizer = create_optimizer(net, settings)
-    filters = [reference.conv.weight, reference.hidden.weight]
-    moments = [torch.zeros_like(weight) for weight in filters]
-    heads = list(reference.fc.parameters())
-    vectors = [p for p in reference.parameters() if p.ndim == 1 and p is not reference.fc.bias]
-    sgd = torch.optim.SGD([{"params": heads, "lr": 0.2}, {"params": vectors, "lr": 0.3}], momentum=0.85, nesterov=True)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.1 * group["lr_scale"]
-    for step in range(4):
-        take_steps(net, optimizer, 1, first=step)
-        reference.zero_grad()
-        images = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(step))
-        generator = torch.Generator().manual_seed(step)
-        torch.randn(8, 3, 5, 5, generator=generator)
-        (reference(images) * torch.randn(8, 3, generator=generator)).sum().backward()
-        with torch.no_grad():
-            for weight, moment in zip(filters, moments, strict=True):
-                jordans_step(weight, weight.grad, moment, 0.1, 0.6)
-        sgd.step()
-    assert_alike(net, reference, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
-def test_an_orthogonal_step_has_singular_values_near_one(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonal(matrix, 6))
-    assert values.min() > 0.6 and values.max() < 1.3
-    torch.testing.assert_close(orthogonal(matrix, 3), orthogonal(7 * matrix, 3))
-
-
-def test_vectors_outside_of_the_classifier_have_a_rate_of_their_own():
-    net = make_net()
-    groups = parameter_groups(net, 0.1, head_lr=5.0, bias_lr=64.0)
-    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
-    of = {name: scales[id(parameter)] for name, parameter in net.named_parameters()}
-    assert {name for name, scale in of.items() if scale == 64.0} == {
-        "conv.bias",
-        "norm.weight",
-        "norm.bias",
-        "hidden.bias",
-    }
-    assert of["fc.weight"] == of["fc.bias"] == 5.0 and of["conv.weight"] == 1.0

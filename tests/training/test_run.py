@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, FasttrainError, LoaderError, StoppedError, TrainingError
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.build import build
@@ -31,23 +31,8 @@ from fasttrain.training.stepper import Stepper
 
 
 @pytest.fixture
-def settings(colour_tree, tmp_path):
-    def make(**changes) -> TrainSettings:
-        values = {
-            "data": str(colour_tree),
-            "model": "test_resnet",
-            "out": str(tmp_path / "run"),
-            "epochs": 3,
-            "batch_size": 6,
-            "size": 32,
-            "device": "cpu",
-            "drop_rate": 0.2,
-            "optimizer": {"lr": 5e-3},
-            "augment": {"scale": (0.5, 1.0)},
-        }
-        return load_settings(TrainSettings, {**values, **changes})
-
-    return make
+def settings(small_run):
+    return partial(small_run, augment={"scale": (0.5, 1.0)})
 
 
 def test_a_run_learns_and_leaves_what_it_should(settings, colour_tree):

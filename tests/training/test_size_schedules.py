@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, FasttrainError, LoaderError, StoppedError
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.build import build
@@ -26,7 +26,6 @@ from fasttrain.models.weights import read_state_dict
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.run import train
-from fasttrain.training.settings import TrainSettings
 from fasttrain.training.stepper import Stepper
 
 SIZES, BATCHES = {0: 32, 1: 48}, {0: 8, 1: 4, 2: 10}  # 3, 6 and 2 steps
@@ -35,23 +34,8 @@ SHAPES = [(8, 32)] * 3 + [(4, 48)] * 6 + [(10, 48)] * 2
 
 
 @pytest.fixture
-def settings(colour_tree, tmp_path):
-    def make(**changes) -> TrainSettings:
-        values = {
-            "data": str(colour_tree),
-            "model": "test_resnet",
-            "out": str(tmp_path / "run"),
-            "epochs": 3,
-            "batch_size": 6,
-            "size": 64,
-            "device": "cpu",
-            "drop_rate": 0.2,
-            "optimizer": {"lr": 5e-3},
-            **SCHEDULES,
-        }
-        return load_settings(TrainSettings, {**values, **changes}, "train")
-
-    return make
+def settings(small_run):
+    return partial(small_run, size=64, **SCHEDULES)
 
 
 @pytest.fixture

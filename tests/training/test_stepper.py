@@ -13,38 +13,10 @@ from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.optimizers import create_optimizer, parameter_groups
-from fasttrain.training.schedule import Schedule
-from fasttrain.training.schedule_settings import ScheduleSettings
 from fasttrain.training.settings import OptimizerSettings, TrainSettings
 from fasttrain.training.speed import compiled, set_precision
-from fasttrain.training.stepper import Stepper
 
-CPU = torch.device("cpu")
-
-
-def make_stepper(module, optimizer=None, **options):
-    values = {
-        "module": module.train(),
-        "model": module,
-        "optimizer": optimizer or torch.optim.SGD(module.parameters(), lr=0.1),
-        "schedule": Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, EpochTable.even(10, 1)),
-        "ema": None,
-        "device": CPU,
-        "amp": "off",
-        "label_smoothing": 0.0,
-        "clip_norm": 0.0,
-        "seed": 0,
-    }
-    if optimizer is not None:
-        constant = ScheduleSettings(kind="constant", warmup_epochs=0)
-        values["schedule"] = Schedule(constant, optimizer.defaults["lr"], EpochTable.even(10, 1))
-    return Stepper(**(values | options))
-
-
-def make_batch(size=6, valid=None, pixels=32):
-    images, labels = torch.randn(size, 3, pixels, pixels), torch.randint(0, 3, (size,))
-    valid = torch.ones(size, dtype=torch.bool) if valid is None else torch.tensor(valid)
-    return Batch(images, labels.where(valid, -1), labels, valid)
+from .stepper_cases import CPU, make_stepper, random_batch
 
 
 def assert_alike(ours, theirs, rtol=1e-4, atol=2e-5):
@@ -83,7 +55,7 @@ def test_parts_of_a_batch_give_its_gradient_masked_samples_included():
     losses = LaggedLoss(CPU), LaggedLoss(CPU)
     steppers = make_stepper(whole, clip_norm=1.0), make_stepper(parts, clip_norm=1.0, micro_batch=2)
     for step in range(3):
-        batch = make_batch(7, [True, False, False, False, True, True, True])
+        batch = random_batch(7, [True, False, False, False, True, True, True])
         for stepper, loss in zip(steppers, losses, strict=True):
             stepper.step(batch, step, loss)
     assert_alike(whole, parts)
@@ -95,7 +67,7 @@ def test_sharpness_aware_steps_take_the_gradient_where_the_loss_is_higher():
     ours = create_model("test_resnet", 3)
     plain, bare = copy.deepcopy(ours), copy.deepcopy(ours)
     stepper, optimizer = make_stepper(ours, sam_rho=0.5), torch.optim.SGD(plain.train().parameters(), lr=0.1)
-    batch = make_batch()
+    batch = random_batch()
 
     def gradient(model):
         model.zero_grad()
@@ -131,7 +103,7 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
     stepper = make_stepper(model, optimizer)
     stepper.train()
     for step in range(2):
-        stepper.step(make_batch(), step, LaggedLoss(CPU))
+        stepper.step(random_batch(), step, LaggedLoss(CPU))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert count == sum(not parameter.requires_grad for parameter in model.parameters()) > 0
     assert not any(name.startswith(("conv1.", "bn1.", "layer1.")) for name in changed)
@@ -157,7 +129,7 @@ def test_the_average_of_statistics_or_their_last_values_are_kept(tmp_path):
         stepper.train()
         for step in range(3):
             torch.manual_seed(step)
-            stepper.step(make_batch(), step, LaggedLoss(CPU))
+            stepper.step(random_batch(), step, LaggedLoss(CPU))
         own, averaged = dict(stepper.module.named_buffers()), dict(stepper.ema.module.named_buffers())
         averages[buffers] = torch.equal(own["bn1.running_mean"], averaged["bn1.running_mean"])
         assert not torch.equal(stepper.module.fc.weight, stepper.ema.module.fc.weight)
@@ -169,7 +141,7 @@ def test_checkpointed_gradients_are_the_same(tmp_path):
     assert steppers[1].module.grad_checkpointing
     for stepper in steppers:
         torch.manual_seed(0)
-        stepper.step(make_batch(pixels=160), 0, LaggedLoss(CPU))
+        stepper.step(random_batch(pixels=160), 0, LaggedLoss(CPU))
     assert_alike(steppers[0].module, steppers[1].module, rtol=0, atol=1e-6)
 
 
@@ -179,7 +151,7 @@ def test_a_compiled_model_gives_the_same_step(tmp_path):
     fast = copy.deepcopy(plain)
     for stepper in (make_stepper(plain), make_stepper(fast, model=compiled(fast, "default"))):
         torch.manual_seed(1)
-        stepper.step(make_batch(pixels=2), 0, LaggedLoss(CPU))
+        stepper.step(random_batch(pixels=2), 0, LaggedLoss(CPU))
     assert_alike(plain, fast)
 
 

@@ -34,7 +34,16 @@ class FusedOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
     clip_floor: float
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], max_grad_norm: float | None) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         check_defaults(defaults)
         self._tables: Tables | None = None  # built in the first step, and again when tensors have been replaced
         self._addresses: list[int] = []
@@ -164,17 +173,6 @@ class FusedAdamW(FusedOptimizer):
     name = "adamw"
     clip_floor = 1e-6
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}, max_grad_norm)
-
     def _run(self, tables: Tables, clipping: Clipping | None, scaling: Scaling | None) -> None:
         from fasttrain.kernels.triton.weight_update import adamw
 
@@ -197,8 +195,10 @@ class FusedLamb(FusedOptimizer):
         max_grad_norm: float | None = 1.0,
         always_adapt: bool = False,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "always_adapt": always_adapt}
-        super().__init__(params, defaults, max_grad_norm)
+        super().__init__(params, lr, betas, eps, weight_decay, max_grad_norm)
+        self.defaults["always_adapt"] = always_adapt
+        for group in self.param_groups:
+            group.setdefault("always_adapt", always_adapt)
 
     def _run(self, tables: Tables, clipping: Clipping | None, scaling: Scaling | None) -> None:
         from fasttrain.kernels.triton.weight_update import lamb

@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from fasttrain.loading.batch import Batch
 from fasttrain.models.heads import HeadSettings
-from fasttrain.training.epochs import EpochTable
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import make_criterion
 from fasttrain.training.losses.settings import LossSettings
 from fasttrain.training.monitor import LaggedLoss
-from fasttrain.training.schedule import Schedule
-from fasttrain.training.schedule_settings import ScheduleSettings
-from fasttrain.training.stepper import Stepper
+
+from ..stepper_cases import CPU, make_stepper, random_batch
 
 B, C = 9, 3
-CPU = torch.device("cpu")
 
 
 def eql(**changes):
@@ -84,22 +80,15 @@ def test_masked_and_evaluated_samples_leave_no_trace():
     assert torch.equal(before, masked.loss.positive)
 
 
-def make_stepper(module, **options):
-    schedule = Schedule(ScheduleSettings(kind="constant", warmup_epochs=0), 0.1, EpochTable.even(10, 1))
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    how = {"ema": None, "device": CPU, "amp": "off", "label_smoothing": 0.0, "clip_norm": 0.0, "seed": 0}
-    return Stepper(module.train(), module, optimizer, schedule, loss=eql(), **{**how, **options})
-
-
 def take_step(stepper, number):
     torch.manual_seed(number)
-    images, labels = torch.randn(B, 3, 2, 2), torch.randint(0, C, (B,))
-    stepper.step(Batch(images, labels, labels, torch.ones(B, dtype=torch.bool)), number, LaggedLoss(CPU))
+    stepper.step(random_batch(B, pixels=2, classes=C), number, LaggedLoss(CPU))
 
 
 def trained(steps=3, **options):
     torch.manual_seed(0)
-    stepper = make_stepper(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, C)), **options)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, C))
+    stepper = make_stepper(module, loss=eql(), **options)
     for number in range(steps):
         take_step(stepper, number)
     return stepper
@@ -120,7 +109,7 @@ def test_of_two_passes_the_first_counts():
 
 def test_the_state_is_all_that_it_depends_on():
     whole, halves = trained(4), trained(2)
-    other = make_stepper(copy.deepcopy(halves.module))
+    other = make_stepper(copy.deepcopy(halves.module), loss=eql())
     other.criterion.load_state_dict(halves.criterion.state_dict())
     for number in (2, 3):
         take_step(other, number)

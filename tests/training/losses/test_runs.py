@@ -2,11 +2,11 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
 
-from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, StoppedError
 from fasttrain.inference.predict import predict
 from fasttrain.models.checkpoint import load_state
@@ -14,34 +14,18 @@ from fasttrain.models.opened import open_model
 from fasttrain.models.weights import read_state_dict
 from fasttrain.scores.table import ScoreTable
 from fasttrain.training.run import train
-from fasttrain.training.settings import TrainSettings
 from fasttrain.training.stepper import Stepper
 
 LOSSES = ["ce", "bce", "focal", "jsd", "balanced_softmax", "logit_adjustment", "seesaw", "softmax_eql"]
 
 
 @pytest.fixture
-def settings(colour_tree, tmp_path):
+def settings(small_run, tmp_path):
     ids = [f"{name}/{number}.jpg" for name, count in (("red", 8), ("green", 3), ("blue", 1)) for number in range(count)]
     (tmp_path / "ids.txt").write_text("\n".join(ids))
 
-    def make(name="run", **changes):
-        values = {
-            "data": str(colour_tree),
-            "ids": str(tmp_path / "ids.txt"),
-            "model": "test_resnet",
-            "out": str(tmp_path / name),
-            "epochs": 1,
-            "batch_size": 6,
-            "size": 32,
-            "device": "cpu",
-            "threads": 1,
-            "schedule": {"kind": "constant", "warmup_epochs": 0},
-            "optimizer": {"lr": 5e-3},
-        }
-        return load_settings(TrainSettings, {**values, **changes})
-
-    return make
+    rates = {"schedule": {"kind": "constant", "warmup_epochs": 0}, "drop_rate": 0.0}
+    return partial(small_run, ids=str(tmp_path / "ids.txt"), epochs=1, threads=1, **rates)
 
 
 def weights_of(chosen):

@@ -40,6 +40,7 @@ def equal_settings(job: TrainJob) -> dict[str, Any]:
         "amp": job.amp,
         "channels_last": job.channels_last,
         "threads": job.threads,
+        "model_threads": job.threads,
         "checkpoint_minutes": 0,
         "augment": AugmentSettings(scale=job.scale),
         "schedule": ScheduleSettings(kind="cosine", warmup_epochs=job.warmup_steps / job.steps_per_epoch),
