@@ -8,6 +8,7 @@ import numpy as np
 
 from fasttrain.base.errors import ImageError
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
+from fasttrain.loading.masks import together
 from fasttrain.loading.order import EpochOrder, drawn, shuffled, windowed
 from fasttrain.loading.plan import BatchPlan, plan_batch
 from fasttrain.loading.randomness import Operation, repeated_keys
@@ -44,6 +45,7 @@ class Planner:
         tolerant: note images whose size cannot be read, instead of raising.
         window: blocks that the windowed order reads at a time.
         views: of each sample.
+        masks: images come with masks: crops look at them, and nothing parts the two.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class Planner:
         tolerant: bool,
         window: int,
         views: int = 1,
+        masks: bool = False,
     ) -> None:
         self._dataset, self._rows, self._weights, self._partition = dataset, rows, weights, partition
         self._view, self._seed, self._tolerant, self._window, self._views = view, seed, tolerant, window, views
+        self._masks = masks
 
     def adapted(self, partition: Partition, view: View) -> "Planner":
         """One for the same samples, dealt and shown in another way."""
@@ -80,8 +84,18 @@ class Planner:
             rows = np.where(positions == PADDING, PADDING, samples.rows)
             keys = repeated_keys(samples.keys, round_, Operation.WRAPPED_KEY)
             sizes, unreadable = self._sizes(rows)
-            plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch, self._views)
-            yield PlannedBatch(plan, unreadable)
+            yield PlannedBatch(self._plan(rows, keys, sizes, epoch), unreadable)
+
+    def _plan(self, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, epoch: int) -> BatchPlan:
+        look = self._look if self._masks else None
+        plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch, self._views, look=look)
+        return together(plan) if self._masks else plan
+
+    def _look(self, row: int) -> np.ndarray | None:
+        try:
+            return self._dataset.mask(row)
+        except ImageError:  # which comes again where the mask is made
+            return None
 
     def _order(self, epoch: int) -> EpochOrder:
         """All samples of an epoch, in its order."""
