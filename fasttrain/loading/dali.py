@@ -60,10 +60,10 @@ class DaliBackend:
     """DALI's decoder and resize, fed with the streams where they lie; samples it does not take go the portable way.
 
     These are images that do not fill their frame, stored pixels, anything but JPEG files in folders, JPEGs that are to
-    be turned, CMYK and other rare kinds, and what DALI refuses though Pillow decodes it. PSNR against Pillow on 500 ImageNet photos (RandomResizedCrop, on
-    the CPU): 56 dB, worst 49 at 224 pixels, 45 at 128; with `fast` 44, worst 39. Damage in the middle of a JPEG is
-    bridged with grey, as by Pillow; rows below the crop box are not looked at. Results do not depend on the number of
-    threads.
+    be turned, CMYK and other rare kinds, and what DALI refuses though Pillow decodes it. PSNR against Pillow on 500
+    ImageNet photos (RandomResizedCrop, on the CPU): 56 dB, worst 49 at 224 pixels, 45 at 128; with `fast` 44, worst 39.
+    Damage in the middle of a JPEG is bridged with grey, as by Pillow; rows below the crop box are not looked at.
+    Results do not depend on the number of threads.
 
     Each of several views is decoded by itself.
 

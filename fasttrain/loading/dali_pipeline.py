@@ -17,7 +17,7 @@ _STREAMS, _START, _SHAPE, _FROM, _TO = "streams", "start", "shape", "from", "to"
 
 @dataclass(frozen=True)
 class Output:
-    """What a pipeline gives: (height, width, 3) of uint8, or of floating-point numbers where there is a normalisation."""
+    """What a pipeline gives: (height, width, 3) of uint8, or floating-point where there is a normalisation."""
 
     height: int
     width: int

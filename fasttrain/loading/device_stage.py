@@ -51,9 +51,9 @@ class DeviceStage:
 
     @torch.inference_mode(False)  # else threads that are in no such mode may not fill what a caller in one asked for
     def empty_batch(self, count: int, size: int | tuple[int, int], normalised: bool, on_device: bool = False) -> Tensor:
-        """An undefined batch (count, height, width, 3), `size` being both or (height, width): of this stage's dtype if its
-        pixels are to be normalised by the backend, else uint8; pinned when the device is a GPU, or `on_device`, to be
-        filled on this stage's stream."""
+        """An undefined batch (count, height, width, 3), `size` being both or (height, width): of this stage's dtype if
+        its pixels are to be normalised by the backend, else uint8; pinned when the device is a GPU, or `on_device`, to
+        be filled on this stage's stream."""
         shape = (count, *((size, size) if isinstance(size, int) else size), 3)
         if on_device:
             with torch.cuda.stream(self._stream):

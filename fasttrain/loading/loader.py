@@ -163,8 +163,8 @@ class Loader:
                 order = self._use_memory(memory_budget, order)
             order = order or "random"
             sampling = sampling or Sampling()
-            weights = sampling.weights_of(self.dataset, self._rows)
-            if order == "sequential" and (weights is not None or rest != "drop"):
+            pool = sampling.pool_of(self.dataset, self._rows)
+            if order == "sequential" and (pool is not None or rest != "drop"):
                 raise LoaderError("the sequential order gives each sample once; leave sampling and rest out")
             batch_sizes = batch_size if callable(batch_size) else None
             partition = Partition(
@@ -186,11 +186,11 @@ class Loader:
         except BaseException:
             self.dataset.close()
             raise
-        self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
+        self._weights_digest = None if pool is None else xxhash.xxh3_64_hexdigest(pool.weights.tobytes())
         self._planner = Planner(
             self.dataset,
             self._rows,
-            weights,
+            pool,
             partition,
             self.view,
             seed,

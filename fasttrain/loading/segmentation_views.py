@@ -15,7 +15,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 class SegmentationView(TrainView):
     """A random scale of the image, then a crop of `size` x `size` pixels, as mmsegmentation's ``Resize(ratio_range)``
-    and ``RandomCrop(cat_max_ratio)`` make it; flips, translation, colour jitter and augmentation are those of `TrainView`.
+    and ``RandomCrop(cat_max_ratio)`` make it; flips, translation, colour jitter and augmentation are those of
+    `TrainView`.
 
     Where the scaled image is smaller than the crop, it lies at the top left of it. The rest shows the fill colour of
     `augment` (the view's mean by default), and counts for nothing in the mask.

@@ -8,10 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fasttrain.base.errors import LoaderError
+from fasttrain.base.errors import ConfigError, LoaderError
+from fasttrain.loading.augment.mixing import Mixer, Mixing
 from fasttrain.loading.backend import available_backends
 from fasttrain.loading.batch import MaskedBatch, split_batch
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.order import Sampling
+from fasttrain.loading.rare_classes import RareClasses
 from fasttrain.loading.segmentation_views import segmentation_view, whole_view
 from fasttrain.loading.views import View, eval_view, parse_view, train_view
 
@@ -230,3 +233,80 @@ def test_memory_budget_keeps_masks(betons: dict[str, Path]) -> None:
     kept = batches(betons["keep"], view, memory_budget="1GB")
     plain = batches(betons["keep"], view)
     assert all(torch.equal(one.masks, other.masks) for one, other in zip(kept, plain, strict=True))
+
+
+# --- rare classes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of class 0; of class 1 every second, of class 2 one, with a few pixels."""
+    root = tmp_path_factory.mktemp("uneven")
+    for folder in ("images", "labels"):
+        (root / folder).mkdir()
+    for number in range(12):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:20, : 30 * (number % 2)] = 1
+        if number == 3:
+            mask[50:58, 50:58] = 2
+        Image.fromarray(mask).convert("RGB").save(root / "images" / f"{number:02}.png")
+        Image.fromarray(mask).save(root / "labels" / f"{number:02}.png")
+    return make_beton(root, root / "a.beton")
+
+
+def test_rare_classes_are_drawn_as_the_paper_says(uneven: Path) -> None:
+    rare = RareClasses(temperature=0.5, min_pixels=500)
+    with Loader(uneven, 4, sampling=Sampling(rare_classes=rare, draws=600), view=train_view(16), seed=1) as loader:
+        pixels = loader.dataset.mask_pixels()[:, :3].sum(0)
+        table = rare.table(loader.dataset, loader.rows)
+        expected = np.exp((1 - pixels / pixels.sum()) / 0.5)
+        assert np.allclose(table.probabilities[:3], expected / expected.sum()) and not table.probabilities[3:].any()
+        assert np.isclose(table.weights.sum(), 1)
+        by_class = [table.positions[table.classes == number].tolist() for number in range(3)]
+        assert by_class == [list(range(12)), [1, 3, 5, 7, 9, 11], [3]]
+        rows = np.concatenate([batch.ids.numpy() for batch in loader])
+        assert len(rows) == 600
+        share = (rows == 3).mean()
+        wanted = table.weights[table.positions == 3].sum()
+        assert abs(share - wanted) < 0.01
+        loader.set_epoch(0)
+        assert np.array_equal(rows, np.concatenate([batch.ids.numpy() for batch in loader]))
+
+
+def test_crops_are_drawn_until_they_hold_the_class(uneven: Path) -> None:
+    rare = Sampling(rare_classes=RareClasses(temperature=0.001, min_pixels=50), draws=200)
+    found = {}
+    for least in (0, 30):
+        view = segmentation_view(32, scale=(1, 1), hflip=0.0, cat_max_ratio=1.0, tries=40, min_focus=least)
+        with Loader(uneven, 10, view=view, masks=True, sampling=rare) as loader:
+            masks = torch.cat([batch.masks for batch in loader if isinstance(batch, MaskedBatch)])
+        found[least] = float(((masks == 2).sum((1, 2)) >= 30).float().mean())
+    assert found[0] < 0.5 and found[30] > 0.9
+
+
+def test_rare_classes_need_masks(uneven: Path, keep_beton: Path) -> None:
+    with pytest.raises(LoaderError, match="no masks"):
+        Loader(keep_beton, 4, sampling=Sampling(rare_classes=RareClasses()))
+    with pytest.raises(LoaderError, match="leave class_balance"):
+        Loader(uneven, 4, sampling=Sampling(rare_classes=RareClasses(), class_balance=1.0))
+    with pytest.raises(LoaderError, match="above 0"):
+        RareClasses(temperature=0)
+
+
+# --- mixing -----------------------------------------------------------------------------------------------------------
+
+
+def test_cutmix_cuts_both(betons: dict[str, Path]) -> None:
+    [batch, _] = batches(betons["raw"], train_view(64, **EXACT, scale=(1, 1), ratio=(1, 1)))
+    images, masks = batch.images.clone(), batch.masks.clone()
+    mixer = Mixer(Mixing(cutmix=1.0, mix_mode="elem"), CLASSES, seed=2)
+    mixed, targets = mixer(batch, 0)
+    assert targets is None and isinstance(mixed, MaskedBatch)
+    assert not torch.equal(mixed.masks, masks)
+    for number in range(4):  # each pixel is the image's own or its partner's, and the mask says the same
+        own = (mixed.images[number] == images[number]).all(0)
+        assert torch.equal(mixed.masks[number][own], masks[number][own]) or not own.all()
+        other = ~own
+        assert torch.equal(mixed.masks[number][other], masks[3 - number][other])
+    with pytest.raises(ConfigError, match="cutmix goes with masks"):
+        Mixer(Mixing(mixup=0.2), CLASSES)(batch, 0)
