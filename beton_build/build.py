@@ -13,6 +13,7 @@ from fasttrain.base.console import progress, say
 from fasttrain.base.errors import FasttrainError, ImageError, SourceError
 from fasttrain.base.process import default_threads
 from fasttrain.beton_build.journal import Journal, Record, journal_path
+from fasttrain.beton_build.mask_lists import MaskList
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.origins import Origin, read_origin
 from fasttrain.beton_build.plan import BuildPlan, Writer
@@ -20,16 +21,21 @@ from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.prepare import Form, Prepared, prepare
 from fasttrain.beton_build.report import BrokenImagesError, BuildReport, write_skipped
 from fasttrain.beton_build.sources import SampleList
-from fasttrain.beton_build.values import Value
+from fasttrain.beton_build.values import EncodedMask, Value
 
 COMMIT_EVERY_S = 5.0  # how much work an interruption can cost
 
 
-def build(samples: SampleList, out: Path, options: BuildOptions | None = None) -> BuildReport:
+def build(
+    samples: SampleList, out: Path, options: BuildOptions | None = None, masks: MaskList | None = None
+) -> BuildReport:
     """Write `samples` to `out`, and with a validation fraction to a second file (``OUT_val.beton`` by default).
 
     Files appear under their names only when all of them are complete. After an interruption (a signal, a full disk)
     what was done so far stays in ``OUT.part``, and the option `resume` goes on with it.
+
+    Args:
+        masks: of all samples, which are stored beside the images.
 
     Raises:
         BrokenImagesError: images cannot be decoded and `on_error` is "fail"; all of them are listed.
@@ -37,8 +43,9 @@ def build(samples: SampleList, out: Path, options: BuildOptions | None = None) -
             is full, or nothing is left to write.
     """
     options = options or BuildOptions()
-    plan = BuildPlan.make(samples, Path(out), options)
+    plan = BuildPlan.make(samples, Path(out), options, masks)
     report = BuildReport(plan.out, classes=len(samples.class_names), ignored=samples.ignored)
+    report.masks_without_image = 0 if masks is None else masks.without_image
     started = time.monotonic()
     if options.resume and _is_complete(plan):
         say(f"{plan.out} is complete already")
@@ -139,22 +146,30 @@ class _Conversion:
                     report.skipped.append(outcome)
                     say(f"{'broken' if fails else 'skipped'}: {outcome.path}: {outcome.reason}")
                 elif not (fails and report.skipped):
-                    report.changes.update(outcome.changes)
-                    values: list[Value] = [outcome.image, int(samples.labels[row]), *self.plan.extra_values(row)]
-                    self.writers[self.plan.part[row]].add(samples.ids[row], values, outcome.original)
+                    prepared, mask = outcome
+                    report.changes.update(prepared.changes)
+                    values: list[Value] = [prepared.image, int(samples.labels[row]), *([] if mask is None else [mask])]
+                    values += self.plan.extra_values(row)
+                    self.writers[self.plan.part[row]].add(samples.ids[row], values, prepared.original)
                 self.next += 1
                 if not (fails and report.skipped) and time.monotonic() - self._last_commit >= COMMIT_EVERY_S:
                     self._commit()
         if fails and report.skipped:
             raise BrokenImagesError(report.skipped)
 
-    def _prepared(self) -> Iterator[Prepared | ImageError]:
-        """The prepared images in the order of the plan, from the next on."""
+    def _prepared(self) -> Iterator[tuple[Prepared, EncodedMask | None] | ImageError]:
+        """The prepared images, with their masks, in the order of the plan, from the next on."""
         workers = self.options.workers or default_threads()
         return ordered_map(self._prepare_one, self.plan.rows[self.next :].tolist(), workers, "build")
 
-    def _prepare_one(self, row: int) -> Prepared | ImageError:
-        return prepare_one(self.plan.samples.ids[row], self.plan.samples.origins[row], self.plan.form(row))
+    def _prepare_one(self, row: int) -> tuple[Prepared, EncodedMask | None] | ImageError:
+        prepared = prepare_one(self.plan.samples.ids[row], self.plan.samples.origins[row], self.plan.form(row))
+        if isinstance(prepared, ImageError):
+            return prepared
+        try:
+            return prepared, self.plan.mask_of(row, prepared)
+        except ImageError as error:
+            return error
 
     def _commit(self) -> None:
         """Bring what was written to the disk, then say so in the journal."""

@@ -11,7 +11,7 @@ from fasttrain.beton_build.reader import BetonReader
 from fasttrain.kernels.jpeg_markers import index_obstacle
 
 MAX_LOOKED_INTO = 10_000  # streams that are looked into for why they have no index
-_TOLD_ELSEWHERE = {"class_names", "original_kinds"}
+_TOLD_ELSEWHERE = {"class_names", "original_kinds", "masks"}
 
 
 def describe(reader: BetonReader) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def describe(reader: BetonReader) -> dict[str, Any]:
         "complete": True,  # an incomplete file cannot be opened
         "indexed": reader.indexed,
         "index": _index(reader),
+        "masks": _masks(reader),
         "has_ids": reader.has_trailer,
         "fingerprint": reader.fingerprint,
         "build": {key: value for key, value in reader.build_info.items() if key not in _TOLD_ELSEWHERE},
@@ -60,6 +61,22 @@ def _index(reader: BetonReader) -> dict[str, Any]:
         "bytes": size,
         "share": round(size / of, 6) if of else 0.0,
         "where": reader.index_where,
+    }
+
+
+def _masks(reader: BetonReader) -> dict[str, Any] | None:
+    """What the masks hold: share of all pixels, and number of images, of each class and of what counts for nothing."""
+    pixels = reader.mask_pixels
+    if reader.masks is None or pixels is None:
+        return None
+    names = reader.masks.classes or tuple(map(str, range(pixels.shape[1] - 1)))
+    shares, images = pixels.sum(0, dtype=np.int64) / max(int(pixels.sum(dtype=np.int64)), 1), (pixels > 0).sum(0)
+    return {
+        "classes": list(reader.masks.classes or []),
+        "ignore": reader.masks.ignore,
+        "palette": None if reader.masks.palette is None else [list(colour) for colour in reader.masks.palette],
+        "share": {name: round(share, 6) for name, share in zip((*names, "ignored"), shares.tolist(), strict=True)},
+        "images": dict(zip((*names, "ignored"), images.tolist(), strict=True)),
     }
 
 

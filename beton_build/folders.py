@@ -49,6 +49,30 @@ def read_folder(root: Path, strict: bool) -> Found:
     return found
 
 
+def read_tree(root: Path) -> Found:
+    """All images under a folder, at any depth, sorted by name; names of folders are no labels.
+
+    Raises:
+        SourceError: there is no image.
+        OSError: a folder cannot be read.
+    """
+    found = Found(str(root))
+    for relative in walk_files(root):
+        _add_file(found, root / relative, relative, None)
+    if not found.ids:
+        raise SourceError(f"{root} holds no image (known suffixes: {' '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
+def walk_files(folder: Path) -> Iterator[str]:
+    """Relative paths of all files under `folder`, with forward slashes, sorted.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    return _walk(folder, ())
+
+
 def list_folder(folder: Path) -> list[tuple[str, bool]]:
     """(name, is a folder) of what lies in `folder`, sorted by name; hidden entries left out.
 

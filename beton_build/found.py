@@ -20,6 +20,7 @@ class SourceOptions:
         path_column, label_column: columns that count; found by their usual names if None.
         image_suffix: suffix of the images of WebDataset samples; the only image of a sample if None.
         keep: further columns to keep; ("all",) for every one.
+        labelled: False: folders are trees of images, whatever they are called.
     """
 
     root: Path | None = None
@@ -27,6 +28,7 @@ class SourceOptions:
     label_column: str | None = None
     image_suffix: str | None = None
     keep: tuple[str, ...] = ()
+    labelled: bool = True
 
     def kept(self, offered: Iterable[str]) -> list[str]:
         """Those of the `offered` columns that are to be kept."""
@@ -60,6 +62,10 @@ class Found:
     offered: Sequence[str] = ()
     ignored: int = 0
     missing: list[str] = field(default_factory=list)
+
+    def forget_labels(self) -> None:
+        """Leave no sample a label, and state no class."""
+        self.labels, self.numbers = [None] * len(self.ids), None
 
     def prefix_ids(self, prefix: str) -> None:
         """Start every id with ``PREFIX/``."""

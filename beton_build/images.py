@@ -107,6 +107,11 @@ def orientation(image: Image.Image) -> int:
     return value if value in _TRANSPOSE else 1
 
 
+def turn_of(value: int) -> Image.Transpose | None:
+    """What an image of an EXIF orientation is turned by to stand upright, None for nothing."""
+    return _TRANSPOSE.get(value)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any colour mode to RGB, by the policy of this module.
 

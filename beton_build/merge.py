@@ -11,9 +11,10 @@ from typing import Any, cast
 from fasttrain.base.console import progress
 from fasttrain.base.errors import SourceError
 from fasttrain.beton_build.labels import shown
+from fasttrain.beton_build.mask_info import MAX_CLASSES, MaskInfo, count_pixels
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import checksum
-from fasttrain.beton_build.values import EncodedImage, Value
+from fasttrain.beton_build.values import EncodedImage, EncodedMask, Value
 from fasttrain.beton_build.writer import BetonWriter
 
 
@@ -82,6 +83,11 @@ def _check_alike(readers: Sequence[BetonReader]) -> None:
             raise SourceError(
                 f"{reader.path} and {first.path} have different classes; build them with the same --classes file"
             )
+        if reader.masks != first.masks:
+            raise SourceError(
+                f"{reader.path} and {first.path} describe their masks differently; build them with the same "
+                "--mask-classes or --palette file"
+            )
 
 
 def _ids(reader: BetonReader) -> list[str]:
@@ -99,6 +105,8 @@ def _refuse_duplicates(ids: Sequence[Sequence[str]]) -> None:
 def _values(reader: BetonReader, row: int) -> list[Value]:
     """All values of a sample, the bytes of its first image and of its index compared with their checksums."""
     values = [reader.value(row, field.name) for field in reader.fields]
+    if reader.masks is not None:
+        _take_mask(reader, row, values, reader.masks)
     column = next((i for i, value in enumerate(values) if isinstance(value, EncodedImage)), None)
     if column is None:
         return values
@@ -107,6 +115,13 @@ def _values(reader: BetonReader, row: int) -> list[Value]:
         raise reader.image_error(row, "its bytes are not those that were written: the checksum does not hold")
     values[column] = replace(image, index=reader.index_bytes(row))
     return values
+
+
+def _take_mask(reader: BetonReader, row: int, values: list[Value], masks: MaskInfo) -> None:
+    mask = reader.mask(row)
+    counts = count_pixels(mask, MAX_CLASSES if masks.classes is None else len(masks.classes))
+    column = next(index for index, field in enumerate(reader.fields) if field.name == masks.field)
+    values[column] = EncodedMask(mask.tobytes(), mask.shape[1], mask.shape[0], counts)
 
 
 def _common_info(readers: Sequence[BetonReader]) -> dict[str, Any]:

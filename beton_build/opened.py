@@ -12,10 +12,11 @@ import xxhash
 
 from fasttrain.base.errors import BetonError
 from fasttrain.beton_build import layout
-from fasttrain.beton_build.format import HEADER, IMAGE_FIELD, INT_FIELD, FieldSpec
+from fasttrain.beton_build.format import BYTES_FIELD, HEADER, IMAGE_FIELD, INT_FIELD, FieldSpec
 from fasttrain.beton_build.ids import SampleIds
 from fasttrain.beton_build.indices import SIZES as INDEX_SIZES
 from fasttrain.beton_build.indices import Indices, InnerIndices
+from fasttrain.beton_build.mask_info import MAX_CLASSES, MaskInfo
 from fasttrain.beton_build.records import ORIGINAL, Original
 from fasttrain.beton_build.sidecar import find_sidecar
 from fasttrain.beton_build.size_cache import load_sizes, store_sizes
@@ -42,6 +43,8 @@ class OpenedBeton:
             self.class_names: list[str] | None = self.build_info.get("class_names")
             if self._trailer is None and self._image_column is not None:
                 self._look_sizes_up()
+            self.masks = MaskInfo.parse(self.build_info.get("masks"), self.path)
+            self._mask_column = self._find_masks()
             self._indices = self._find_indices(sidecar)
         except BaseException:
             self.close()
@@ -58,6 +61,15 @@ class OpenedBeton:
 
     def _first_field(self, type_id: int) -> str | None:
         return next((f"f{index}" for index, field in enumerate(self.fields) if field.type_id == type_id), None)
+
+    def _find_masks(self) -> str | None:
+        """The column of the masks, where the file says that it holds some."""
+        if self.masks is None:
+            return None
+        for index, field in enumerate(self.fields):
+            if field.name == self.masks.field and field.type_id == BYTES_FIELD:
+                return f"f{index}"
+        raise BetonError(f"{self.path} is damaged: it speaks of masks, but has no bytes field {self.masks.field!r}")
 
     def _look_sizes_up(self) -> None:
         """For a file without our trailer: find the images' sizes in its table, and check all records once."""
@@ -168,6 +180,22 @@ class OpenedBeton:
         if self._trailer is None or "other_xxh3" not in self._trailer:
             return None
         return self._trailer.array("other_xxh3", self.num_samples)
+
+    @cached_property
+    def mask_pixels(self) -> np.ndarray | None:
+        """(N, C + 1) uint32: pixels of each class in each mask, then those that count for nothing; None without masks.
+
+        C is the number of class names, or of the classes that occur where nobody named them.
+        """
+        if self.masks is None or self._trailer is None:
+            return None
+        data = self._trailer.section("mask_pixels")
+        columns = data.nbytes // max(4 * self.num_samples, 1)
+        known = 0 if self.masks.classes is None else len(self.masks.classes)
+        fits = columns == known + 1 if known else 2 <= columns <= MAX_CLASSES + 1
+        if data.nbytes != 4 * self.num_samples * columns or not fits:
+            raise BetonError(f"{self.path} is damaged: its trailer section 'mask_pixels' has {data.nbytes} bytes")
+        return np.frombuffer(data, "<u4").reshape(self.num_samples, columns)
 
     @cached_property
     def originals(self) -> np.ndarray | None:

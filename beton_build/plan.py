@@ -16,15 +16,18 @@ from fasttrain.base.errors import BetonError, SourceError
 from fasttrain.beton_build import format as fmt
 from fasttrain.beton_build.extra_fields import field_of, value_for
 from fasttrain.beton_build.journal import journal_path
+from fasttrain.beton_build.mask_images import prepare_mask
+from fasttrain.beton_build.mask_info import MASK_FIELD
+from fasttrain.beton_build.mask_lists import MaskList
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.origins import stored_bytes
-from fasttrain.beton_build.prepare import Form
+from fasttrain.beton_build.prepare import Form, Prepared
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.records import Original
 from fasttrain.beton_build.sources import SampleList
 from fasttrain.beton_build.split import shard_rows, split_rows
 from fasttrain.beton_build.trailer import encode_id
-from fasttrain.beton_build.values import Value
+from fasttrain.beton_build.values import EncodedMask, Value
 from fasttrain.beton_build.webdataset import DESCRIPTION, TarFolderWriter, publish_folder, read_description
 from fasttrain.beton_build.writer import BetonWriter
 from fasttrain.kernels.jpeg import native_available
@@ -57,6 +60,7 @@ class BuildPlan:
         rows: rows of `samples` that are converted, in order (all of them, or a shard).
         part: (N,) index into `outs` of each row.
         extra: fields of the further columns.
+        masks: of all `samples`, None for none.
     """
 
     samples: SampleList
@@ -65,9 +69,10 @@ class BuildPlan:
     rows: np.ndarray
     part: np.ndarray
     extra: list[fmt.FieldSpec] = field(default_factory=list)
+    masks: MaskList | None = None
 
     @classmethod
-    def make(cls, samples: SampleList, out: Path, options: BuildOptions) -> "BuildPlan":
+    def make(cls, samples: SampleList, out: Path, options: BuildOptions, masks: MaskList | None = None) -> "BuildPlan":
         """Check the options against the samples, and deal the samples out.
 
         Raises:
@@ -87,11 +92,13 @@ class BuildPlan:
             raise SourceError("a file for validation was named, but no fraction: give --val-fraction as well")
         if options.format == "webdataset" and options.mode not in ("keep", "jpg"):
             raise SourceError(f"WebDataset archives hold image files: choose --mode keep or jpg, not {options.mode}")
+        if masks is not None and options.format == "webdataset":
+            raise SourceError("WebDataset archives hold no masks; build a .beton of them")
         if options.repack:
             _check_repacking(options)
         rows = np.arange(len(samples)) if options.shard is None else shard_rows(len(samples), *options.shard)
         extra = [field_of(name, values) for name, values in samples.columns.items()]
-        return cls(samples, options, outs, rows, part, extra)
+        return cls(samples, options, outs, rows, part, extra, masks)
 
     @property
     def out(self) -> Path:
@@ -143,12 +150,27 @@ class BuildPlan:
         """The values of the further columns."""
         return [value_for(spec, self.samples.columns[spec.name][row]) for spec in self.extra]
 
+    def mask_of(self, row: int, prepared: Prepared) -> EncodedMask | None:
+        """The mask of a row, as its image was prepared.
+
+        Raises:
+            ImageError: it does not fit.
+        """
+        if self.masks is None:
+            return None
+        return prepare_mask(
+            self.masks.paths[row], self.masks.rule, self.samples.origins[row], prepared, self.samples.ids[row]
+        )
+
     # ---- each output -------------------------------------------------------------------------------------------
 
     def writer(self, part: int, going_on: bool) -> Writer:
         """The writer of an output, to begin or to go on with."""
         rows = self.rows[self.part[self.rows] == part]
-        fields, names = (*fmt.IMAGE_AND_LABEL, *self.extra), self.samples.class_names or None
+        fields, names = (
+            (*fmt.IMAGE_AND_LABEL, *([MASK_FIELD] if self.masks else []), *self.extra),
+            self.samples.class_names or None,
+        )
         if self.options.format == "webdataset":
             return TarFolderWriter(
                 self.outs[part], fields, names, self._info(part), self.options.tar_bytes, going_on=going_on
@@ -194,7 +216,8 @@ class BuildPlan:
                     found = reader.build_info
         except (BetonError, OSError, KeyError, ValueError):
             return None
-        return {key: found.get(key) for key in ("options", "source_fingerprint", "encoder")}
+        kept = ("options", "source_fingerprint", "encoder", *(["masks"] if "masks" in found else []))
+        return {key: found.get(key) for key in kept}
 
     # ---- for the record ----------------------------------------------------------------------------------------
 
@@ -206,6 +229,7 @@ class BuildPlan:
             "samples": [self.samples.fingerprint(), len(self.rows)],
             "outputs": [str(path.absolute()) for path in self.outs],
             "encoder": _encoder(),
+            "masks": None if self.masks is None else self.masks.rule.recorded(),
         }
         return cast(dict[str, Any], json.loads(json.dumps(identity)))
 
@@ -216,6 +240,8 @@ class BuildPlan:
             "source_fingerprint": self.samples.fingerprint(),
             "encoder": _encoder(),
         }
+        if self.masks is not None:
+            info["masks"] = self.masks.rule.description()
         return cast(dict[str, Any], json.loads(json.dumps(info)))
 
     def _expected_bytes(self, rows: np.ndarray) -> int:

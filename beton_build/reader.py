@@ -67,6 +67,41 @@ class BetonReader(OpenedBeton):
             sound = np.fromiter((fault is None for fault in faults), bool, len(rows))
         return images["data_ptr"].astype(np.int64), sizes.astype(np.int64), sound
 
+    def mask_regions(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64: where the masks of `rows` begin in `data`; each takes height x width bytes.
+
+        Only for files with `masks`.
+
+        Raises:
+            ImageError: the file's records of a mask cannot be right.
+        """
+        entries = self._parts.metadata[self._mask_column][rows]
+        starts, sizes = entries["ptr"], entries["size"]
+        pixels = self.widths[rows].astype(np.uint64) * self.heights[rows]
+        first, last = np.uint64(self._parts.data_start), np.uint64(self._parts.data_stop)
+        sound = (starts >= first) & (starts <= last) & (sizes == pixels) & (sizes <= last - np.minimum(starts, last))
+        if not sound.all():
+            row = int(rows[np.argmin(sound)])
+            raise self.image_error(
+                row, "the file is damaged: its mask is not of the image's size, or lies outside of it"
+            )
+        return starts.astype(np.int64)
+
+    def mask(self, row: int) -> np.ndarray:
+        """The mask of an image as it is stored, a read-only view: (height, width) uint8 class numbers.
+
+        Raises:
+            BetonError: the file holds no masks.
+            ImageError: its records of this one cannot be right.
+        """
+        if self.masks is None:
+            raise BetonError(f"{self.path} holds no masks; build it with --masks")
+        if not 0 <= row < self.num_samples:
+            raise IndexError(f"row {row} of {self.num_samples} samples in {self.path}")
+        start = int(self.mask_regions(np.array([row]))[0])
+        height, width = int(self.heights[row]), int(self.widths[row])
+        return np.frombuffer(self._data, np.uint8, height * width, start).reshape(height, width)
+
     @property
     def data(self) -> memoryview:
         """The mapped file, read-only."""

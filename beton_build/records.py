@@ -36,9 +36,10 @@ class SampleRecords:
         index_sizes, index_checksums: the same of the random-access index of that image; size 0 without one.
         other_checksums: (capacity,) uint64: xxh3-64 of all its other regions together.
         originals: (capacity,) records of `ORIGINAL`; kind indexes `kinds`.
+        mask_pixels: (capacity, mask_columns) uint32: pixels of each class in each mask.
     """
 
-    def __init__(self, capacity: int, fields: Sequence[fmt.FieldSpec]) -> None:
+    def __init__(self, capacity: int, fields: Sequence[fmt.FieldSpec], mask_columns: int = 0) -> None:
         regions = sum(field.has_region for field in fields)
         self.count = 0
         self.metadata = np.zeros(capacity, fmt.metadata_dtype(fields))
@@ -49,6 +50,7 @@ class SampleRecords:
         self.index_checksums = np.zeros(capacity, "<u8")
         self.other_checksums = np.zeros(capacity, "<u8")
         self.originals = np.zeros(capacity, ORIGINAL)
+        self.mask_pixels = np.zeros((capacity, mask_columns), "<u4")
         self.kinds: list[str] = []
         self._ids = bytearray()
         self._id_ends = np.zeros(capacity, "<u8")
@@ -113,4 +115,5 @@ class SampleRecords:
             self.other_checksums,
             self.originals,
             self._id_ends,
+            *([self.mask_pixels] if self.mask_pixels.size else []),
         ]

@@ -38,6 +38,7 @@ class BuildReport:
         skipped_list: table ``id,path,error`` of them; None when there are none.
         changes: how many images were kept, re-encoded, rotated, …
         ignored: files in folders that are no images.
+        masks_without_image: masks in the tree that belong to no sample.
         val: {out, samples, bytes, indexed} of the validation part, if there is one.
     """
 
@@ -51,6 +52,7 @@ class BuildReport:
     images_per_s: float = 0.0
     changes: Counter[str] = field(default_factory=Counter)
     ignored: int = 0
+    masks_without_image: int = 0
     val: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class BuildReport:
             "skipped_list": None if self.skipped_list is None else str(self.skipped_list),
             "normalised": dict(sorted(self.changes.items())),
             "ignored_files": self.ignored,
+            "masks_without_image": self.masks_without_image,
             "images_per_s": round(self.images_per_s, 1),
         }
 

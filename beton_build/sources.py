@@ -15,7 +15,7 @@ from fasttrain.base.errors import SourceError
 from fasttrain.beton_build.betons import read_beton
 from fasttrain.beton_build.braces import expand_braces
 from fasttrain.beton_build.columns import check_kept
-from fasttrain.beton_build.folders import read_folder
+from fasttrain.beton_build.folders import read_folder, read_tree
 from fasttrain.beton_build.found import KEEP_ALL, RESERVED, Found, SourceOptions
 from fasttrain.beton_build.images import IMAGE_SUFFIXES
 from fasttrain.beton_build.json_lists import JSON_SUFFIXES, read_json_list
@@ -100,6 +100,7 @@ def read_source(
     image_suffix: str | None = None,
     ids: PathLike | None = None,
     keep: Sequence[str] = (),
+    labelled: bool = True,
 ) -> SampleList:
     """List the samples of one source, or of several joined in the given order.
 
@@ -127,6 +128,7 @@ def read_source(
         ids: a file of ids, one a line, or a table with a column of them: only these samples, in the sources' order.
             Classes are numbered before.
         keep: further columns of tables, JSON objects and `.beton` files to keep, ("all",) for every one.
+        labelled: False takes no labels, and all images under a folder, whatever its sub-folders are called.
 
     Raises:
         SourceError: a source is missing, empty or contradictory; one sentence that names the first offenders.
@@ -135,11 +137,16 @@ def read_source(
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not sources:
         raise SourceError("no source was given")
-    options = SourceOptions(Path(root) if root else None, path_column, label_column, image_suffix, tuple(keep))
+    options = SourceOptions(
+        Path(root) if root else None, path_column, label_column, image_suffix, tuple(keep), labelled
+    )
     parts = _read_all(_expanded(sources), options, strict=classes is None and labels is None)
     names = read_class_names(Path(classes)) if classes is not None else None
     wanted = [name for name in keep if name != KEEP_ALL]
     check_kept(wanted, chain.from_iterable(part.offered for part in parts), RESERVED)
+    if not labelled:
+        for part in parts:
+            part.forget_labels()
     samples = _joined(parts)
     _refuse_duplicates(samples.ids)
     if labels is not None:
@@ -207,6 +214,8 @@ def _read_one(source: Path, options: SourceOptions, strict: bool) -> list[Found]
         OSError: a folder or file cannot be read.
     """
     if source.is_dir():
+        if not options.labelled:
+            return [read_tree(source)]
         return read_published(source, options) or [read_folder(source, strict)]
     if not source.exists():
         raise SourceError(f"{source}: no such file or folder")

@@ -25,8 +25,21 @@ class EncodedImage:
     index: Data = b""
 
 
+@dataclass(frozen=True)
+class EncodedMask:
+    """A mask as it is stored: height x width uint8 class numbers, and how many pixels each class has.
+
+    `counts` is (classes + 1,) uint32; the last are the pixels that count for nothing.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    counts: np.ndarray
+
+
 # What a field takes: image, int, float, bytes, ndarray (array and tensor fields), or any JSON value.
-Value = EncodedImage | int | float | bytes | np.ndarray | dict[str, Any] | list[Any] | str | bool | None
+Value = EncodedImage | EncodedMask | int | float | bytes | np.ndarray | dict[str, Any] | list[Any] | str | bool | None
 
 
 def region_of(value: Value, spec: fmt.FieldSpec, sample_id: str) -> Data | None:
@@ -40,6 +53,8 @@ def region_of(value: Value, spec: fmt.FieldSpec, sample_id: str) -> Data | None:
             return _image_region(value, sample_id)
         case fmt.BYTES_FIELD if isinstance(value, bytes):
             return value or b"\0"  # an empty region would share its offset with the next one
+        case fmt.BYTES_FIELD if isinstance(value, EncodedMask):
+            return value.data
         case fmt.JSON_FIELD:
             return _json_region(value, spec, sample_id)
         case fmt.NDARRAY_FIELD | fmt.TENSOR_FIELD if isinstance(value, np.ndarray):

@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from fasttrain.base.console import progress
 from fasttrain.base.errors import BetonError, ImageError
 from fasttrain.base.process import default_threads
 from fasttrain.beton_build.format import MODE_JPG
+from fasttrain.beton_build.mask_info import IGNORE, count_pixels
 from fasttrain.beton_build.pool import ordered_map
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.trailer import checksum
@@ -64,6 +66,7 @@ def _check_one(reader: BetonReader, row: int) -> ImageError | None:
         if reader.has_images:
             _check_image(reader, row)
         _check_others(reader, row)
+        _check_mask(reader, row)
     except ImageError as error:
         return error
     except BetonError as error:
@@ -92,3 +95,15 @@ def _check_others(reader: BetonReader, row: int) -> None:
         digest.update(region)
     if reader.other_checksums is not None and digest.intdigest() != int(reader.other_checksums[row]):
         raise reader.image_error(row, "its further fields are not those that were written")
+
+
+def _check_mask(reader: BetonReader, row: int) -> None:
+    if reader.masks is None:
+        return
+    counts, mask = reader.mask_pixels, reader.mask(row)
+    assert counts is not None
+    found = count_pixels(mask, counts.shape[1] - 1)
+    if int(found.sum()) != mask.size:
+        raise reader.image_error(row, f"its mask has values that are no class: {int(mask[mask != IGNORE].max())}")
+    if not np.array_equal(found, counts[row]):
+        raise reader.image_error(row, "its mask does not have as many pixels of each class as the file says")

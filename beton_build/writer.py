@@ -19,9 +19,10 @@ import xxhash
 from fasttrain.base.atomic import part_path, publish
 from fasttrain.base.errors import BetonError
 from fasttrain.beton_build import format as fmt
+from fasttrain.beton_build.mask_info import MAX_CLASSES, MaskInfo
 from fasttrain.beton_build.records import Original, SampleRecords
 from fasttrain.beton_build.trailer import Data, checksum, pack_trailer, trailer_size
-from fasttrain.beton_build.values import EncodedImage, Value, entry_of, region_of
+from fasttrain.beton_build.values import EncodedImage, EncodedMask, Value, entry_of, region_of
 
 FLUSH_EVERY = 32 << 20  # bytes: bringing them to the disk begins while others are still being prepared
 SMALL_FILE = 512 << 20  # below it, pages of 2 MiB: a small data set is not mostly padding
@@ -72,7 +73,10 @@ class BetonWriter:
         small = fmt.MIN_PAGE_SIZE if expected_bytes < SMALL_FILE else fmt.DEFAULT_PAGE_SIZE
         self.page_size = page_size or small
         self._descriptors = fmt.pack_fields(self.fields)
-        self._records = SampleRecords(capacity, self.fields)
+        masks = MaskInfo.parse(self.info.get("masks"), self.path)
+        columns = 0 if masks is None else 1 + (MAX_CLASSES if masks.classes is None else len(masks.classes))
+        self._classes_known = masks is None or masks.classes is not None
+        self._records = SampleRecords(capacity, self.fields, columns)
         self._image_field = next((i for i, field in enumerate(self.fields) if field.type_id == fmt.IMAGE_FIELD), None)
         head = fmt.metadata_offset(len(self.fields)) + self._records.metadata.nbytes
         self._position = fmt.round_up(head, self.page_size)
@@ -147,6 +151,8 @@ class BetonWriter:
                     self._add_index(row, fmt.index_place(pointer, size), value)
                 else:
                     others.update(data)
+                if isinstance(value, EncodedMask):
+                    records.mask_pixels[row] = value.counts
             records.metadata[f"f{column}"][row] = entry_of(value, spec, pointer, size)
         records.other_checksums[row] = others.intdigest()
         if original is not None:
@@ -300,6 +306,16 @@ class BetonWriter:
             sections["index_xxh3"] = records.index_checksums[:count].tobytes()
         if records.alloc.shape[1] > (self._image_field is not None):
             sections["other_xxh3"] = records.other_checksums[:count].tobytes()
+        if records.mask_pixels.size:
+            sections["mask_pixels"] = self._mask_pixels().tobytes()
         if records.kinds:
             sections["originals"] = records.originals[:count].tobytes()
         return sections
+
+    def _mask_pixels(self) -> np.ndarray:
+        """Pixels of classes (N, C + 1); where nobody named the classes, up to the last one that occurs."""
+        pixels = self._records.mask_pixels[: len(self)]
+        if self._classes_known:
+            return pixels
+        used = np.flatnonzero(pixels[:, :-1].any(0))
+        return np.delete(pixels, np.s_[int(used[-1]) + 1 if len(used) else 1 : -1], axis=1)

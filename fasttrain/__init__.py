@@ -14,6 +14,9 @@ _PUBLIC = {
     "Batch": "fasttrain.loading.batch",
     "train_view": "fasttrain.loading.views",
     "eval_view": "fasttrain.loading.views",
+    "segmentation_view": "fasttrain.loading.segmentation_views",
+    "whole_view": "fasttrain.loading.segmentation_views",
+    "RareClasses": "fasttrain.loading.rare_classes",
     "BetonReader": "fasttrain.beton_build.reader",
     "ScoreTable": "fasttrain.scores.table",
 }

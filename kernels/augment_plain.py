@@ -22,6 +22,34 @@ def augment_image(pixels: Image, mask: Mask, program: Program, number: int) -> t
     return state.pixels, state.mask
 
 
+def augment_mask(mask: np.ndarray, program: Program, number: int, erases: bool) -> np.ndarray:
+    """What the operations of image `number` of a program do to its mask, (H, W) uint8, by itself.
+
+    Args:
+        erases: what is erased of the image gets the fill value of masks.
+    """
+    blank = np.zeros((*mask.shape, 3), np.uint8)  # stands for the image, which geometry does not depend on
+    state = _State(blank, mask.copy(), program.style, int(program.seeds[number]))
+    mixing = False
+    for step, code in enumerate(program.operations[number].tolist()):
+        op, arguments = Op(code), program.arguments[number, step].astype(np.float64).tolist()
+        mixing &= op != Op.MIX_END
+        if mixing or op == Op.NOTHING:
+            continue
+        if op in (Op.AFFINE, Op.GRID_SHUFFLE, Op.ELASTIC):
+            state.apply(op, arguments, step << 8)
+            continue
+        state.flush()
+        mixing = op == Op.MIX_BEGIN
+        if op == Op.ERASE and erases:
+            top, left, tall, wide = (int(value) for value in arguments[:4])
+            assert state.mask is not None
+            state.mask[max(top, 0) : max(top + tall, 0), max(left, 0) : max(left + wide, 0)] = program.style.mask_fill
+    state.flush()
+    assert state.mask is not None
+    return state.mask
+
+
 class _State:
     """An image on its way; affine operations wait for others to be composed with."""
 

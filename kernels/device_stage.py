@@ -117,10 +117,14 @@ def resample(
     *,
     threads: int = 1,
     using: Implementation | None = None,
+    beyond: bool = False,
 ) -> Tensor:
     """Resize boxes of images of various sizes with antialiasing, take windows of them, jitter, normalise and cast.
 
     With a jitter, pixels are rounded to uint8 before it, as those are that a loader's threads decoded.
+
+    Args:
+        beyond: windows may reach beyond their boxes; what they show there is undefined.
 
     Returns:
         (B, 3, size, size) in channels-last format; without a target (B, size, size, 3) uint8, not jittered.
@@ -129,7 +133,7 @@ def resample(
         ValueError: an image lies outside of its buffer, a box outside of its image, a window outside of its box.
     """
     images.check()
-    check_geometry(geometry, images.sizes, size)
+    check_geometry(geometry, images.sizes, size, beyond)
     using = using or choose(images.buffer.device, torch.uint8 if target is None else target.dtype)
     direct = target if jitter is None else None
     if using == "triton":

@@ -79,7 +79,8 @@ def axis_weights(length: int, resized: int, window: int, outputs: int, filter_: 
     stretch = max(scale, 1.0)
     centres = (window + np.arange(outputs) + 0.5) * scale
     weights = _FILTERS[filter_](np.abs(np.arange(length) + 0.5 - centres[:, None]) / stretch)
-    weights /= weights.sum(1, keepdims=True)
+    sums = weights.sum(1, keepdims=True)
+    weights /= np.where(sums, sums, 1)  # outputs far beyond the box have none
     return weights[::-1].copy() if mirrored else weights
 
 

@@ -92,6 +92,8 @@ class Geometry:
         windows: (E, 2) int64 left, top.
         hflip, vflip: (E,) bool.
         filter: both are antialiased, with Pillow's windows and weights.
+        places: (E, 4) int64 left, top, width, height of each window in its entry, whose other pixels stay as they are
+            (with a program they get its fill colour); None for windows as large as the entries.
     """
 
     boxes: np.ndarray
@@ -100,6 +102,7 @@ class Geometry:
     hflip: np.ndarray
     vflip: np.ndarray
     filter: Literal["bilinear", "bicubic"] | str
+    places: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class BatchPool:
         kept: Kept | None = None,
         program: Program | None = None,
     ) -> Filling:
-        """Start filling `out`, (E, size, size, 3) of the item size of ``pixels.dtype`` (bfloat16 as any 16-bit type).
+        """Start filling `out`, (E, height, width, 3) of the item size of ``pixels.dtype`` (bfloat16 as any 16 bits).
 
         Entries of samples that come to be anything but `DONE` may be left half-written.
 
@@ -215,6 +218,7 @@ class BatchPool:
                 keep=None if kept is None else kept.pixels,
                 keep_at=np.zeros(0, np.int64) if kept is None else kept.offsets,
                 program=None if program is None else native_program(program),
+                places=np.zeros((0, 4), np.int64) if geometry.places is None else geometry.places,
             )
         )
 

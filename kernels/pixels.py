@@ -141,8 +141,8 @@ class Geometry(Protocol):
     def filter(self) -> str: ...
 
 
-def check_geometry(geometry: Geometry, sizes: np.ndarray, size: int) -> None:
-    """See that boxes lie within images of `sizes`, and windows of `size` within the resized boxes.
+def check_geometry(geometry: Geometry, sizes: np.ndarray, size: int, beyond: bool = False) -> None:
+    """See that boxes lie within images of `sizes`, and windows of `size` within the resized boxes, or (`beyond`) near.
 
     Raises:
         ValueError: one does not, the shapes disagree, or there is no such filter.
@@ -160,6 +160,8 @@ def check_geometry(geometry: Geometry, sizes: np.ndarray, size: int) -> None:
     if (start < 0).any() or (extent < 1).any() or (start + extent > sizes).any():
         raise ValueError("a box lies outside of its image")
     windows, resized = geometry.windows, geometry.resized
+    if beyond and size >= 1 and np.abs(windows).max() < 1 << 24 and resized.max() < 1 << 24:
+        return
     if size < 1 or (windows < 0).any() or (windows + size > resized).any() or resized.max() >= 1 << 24:
         raise ValueError("a window lies outside of its resized box")
 

@@ -74,11 +74,11 @@ struct Input {
     view.top = part(by[1], header.height);
     view.width = 1 + part(by[2], header.width - view.left);
     view.height = 1 + part(by[3], header.height - view.top);
-    view.size = view_size();
-    view.resized_width = view.size + part(by[4], 2 * view.size);
-    view.resized_height = view.size + part(by[5], 2 * view.size);
-    view.offset_x = part(by[6], view.resized_width - view.size + 1);
-    view.offset_y = part(by[7], view.resized_height - view.size + 1);
+    view.columns = view.lines = view.pitch = view_size();
+    view.resized_width = view.columns + part(by[4], 2 * view.columns);
+    view.resized_height = view.lines + part(by[5], 2 * view.lines);
+    view.offset_x = part(by[6], view.resized_width - view.columns + 1);
+    view.offset_y = part(by[7], view.resized_height - view.lines + 1);
     view.filter = filter();
     view.hflip = controls[1] & 8;
     view.vflip = controls[1] & 16;

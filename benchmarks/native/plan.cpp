@@ -20,7 +20,8 @@ Job read_job(const char* path) {
   int hflip = 0;
   while (plan >> item.offset >> item.length >> item.width >> item.height >> view.left >> view.top >> view.width >>
          view.height >> hflip) {
-    view.resized_width = view.resized_height = view.size = job.size;
+    view.resized_width = view.resized_height = job.size;
+    view.columns = view.lines = view.pitch = job.size;
     view.filter = Filter::bilinear;
     view.hflip = hflip != 0;
     job.items.push_back(item);

@@ -63,6 +63,43 @@ def build(
             "times, or with commas; 'all' for every one.",
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Pixel labels: the mask of a/x.jpg is FOLDER/a/x.png (or of another image suffix; see --mask-suffix). "
+            "Grey and palette images are taken value by value; 255 counts for nothing.",
+        ),
+    ] = None,
+    mask_suffix: Annotated[
+        str | None,
+        typer.Option(
+            help="How the masks' names end: x_leftImg8bit.png goes with x_gtFine_labelIds.png for this value."
+        ),
+    ] = None,
+    mask_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of a table or key of JSON objects that holds the masks' paths [relative to --masks]."
+        ),
+    ] = None,
+    mask_classes: Annotated[
+        Path | None, typer.Option(help="Names of the masks' values, one a line; other values are then errors.")
+    ] = None,
+    palette: Annotated[
+        Path | None,
+        typer.Option(help="Names and colours of the masks' values: lines name,r,g,b[,id]. RGB masks are read by it."),
+    ] = None,
+    mask_map: Annotated[
+        Path | None,
+        typer.Option(help="What the masks' values become: lines from,to (or from,ignore). 16-bit masks need it."),
+    ] = None,
+    ignore: Annotated[
+        list[int] | None, typer.Option(metavar="VALUE", help="Value of masks that counts for nothing; several times.")
+    ] = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Sub-folders are no classes; take all images below, without a label.")
+    ] = False,
     val_fraction: Annotated[
         float,
         typer.Option(min=0.0, max=0.99, help="Share of each class that goes into a second file for validation."),
@@ -133,6 +170,8 @@ def build(
     from fasttrain.base.console import say
     from fasttrain.beton_build.build import build as run
     from fasttrain.beton_build.format import is_page_size
+    from fasttrain.beton_build.mask_lists import find_masks, refuse_kept
+    from fasttrain.beton_build.mask_rules import read_rule
     from fasttrain.beton_build.options import BuildOptions
     from fasttrain.beton_build.sources import read_source, refuse_one_class
 
@@ -142,6 +181,19 @@ def build(
         raise typer.BadParameter(f"--page-size {page_size} is not a power of two from 2097152 to 2147483648")
     if val_out is not None and not val_fraction:
         raise typer.BadParameter("--val-out needs --val-fraction")
+    mask_options = {
+        "--mask-suffix": mask_suffix,
+        "--mask-classes": mask_classes,
+        "--palette": palette,
+        "--mask-map": mask_map,
+        "--ignore": ignore,
+    }
+    if masks is None and mask_column is None and any(mask_options.values()):
+        given = next(name for name, value in mask_options.items() if value)
+        raise typer.BadParameter(f"{given} is about masks, and none are given: add --masks or --mask-column")
+    if mask_suffix is not None and mask_column is not None:
+        raise typer.BadParameter("--mask-suffix is about a folder of masks, and --mask-column names each; give one")
+    kept = [name.strip() for entry in keep or [] for name in entry.split(",") if name.strip()]
     samples = read_source(
         sources,
         classes=classes,
@@ -151,7 +203,8 @@ def build(
         label_column=label_column,
         image_suffix=image_suffix,
         ids=ids,
-        keep=[name.strip() for entry in keep or [] for name in entry.split(",") if name.strip()],
+        keep=[*kept, *([mask_column] if mask_column and mask_column not in kept else [])],
+        labelled=not no_labels,
     )
     options = {
         "mode": mode,
@@ -177,7 +230,16 @@ def build(
     if classes is None:
         refuse_one_class(samples)
     _say_what_was_found(samples, say)
-    report = run(samples, out, load_settings(BuildOptions, options, "build"))
+    found = None
+    if masks is not None or mask_column is not None:
+        refuse_kept(kept)
+        rule = read_rule(classes=mask_classes, palette=palette, ignored=ignore or (), table=mask_map)
+        found = find_masks(
+            samples, rule, root=masks or root or sources[0].parent, suffix=mask_suffix, column=mask_column
+        )
+        if found.without_image:
+            say(f"warning: {found.without_image} masks in {masks} have no image")
+    report = run(samples, out, load_settings(BuildOptions, options, "build"), found)
     result = report.as_json()
     finish(result if as_json else _without_empty(result), as_json)
 
@@ -249,6 +311,8 @@ def info(
         for side in ("width", "height"):
             result[side] = [f"{name} {value}" for name, value in result[side].items()]
         result["index"] = _index_line(result["index"], result["jpeg"])
+        if result["masks"] is not None:
+            result["masks"] = _mask_lines(result["masks"])
         result.update({f"build.{key}": value for key, value in result.pop("build").items()})
     finish(result, as_json)
 
@@ -260,6 +324,12 @@ def _index_line(index: dict[str, Any], jpegs: int) -> str:
         line += f", {100 * index['share']:.1f} % of the images' bytes, {index['where']}"
     without = [f"{count} {reason}" for reason, count in index["not"].items()]
     return line + (f"; not: {', '.join(without)}" if without else "")
+
+
+def _mask_lines(masks: dict[str, Any]) -> list[str]:
+    """``road 31.2 % of the pixels, in 183 images``."""
+    shares, images = masks["share"], masks["images"]
+    return [f"{name} {100 * shares[name]:.2f} % of the pixels, in {images[name]} images" for name in shares]
 
 
 def verify(

@@ -59,11 +59,11 @@ class _Job:
 class DaliBackend:
     """DALI's decoder and resize, fed with the streams where they lie; samples it does not take go the portable way.
 
-    These are stored pixels, anything but JPEG files in folders, JPEGs that are to be turned, CMYK and other rare kinds,
-    and what DALI refuses though Pillow decodes it. PSNR against Pillow on 500 ImageNet photos (RandomResizedCrop, on
-    the CPU): 56 dB, worst 49 at 224 pixels, 45 at 128; with `fast` 44, worst 39. Damage in the middle of a JPEG is
-    bridged with grey, as by Pillow; rows below the crop box are not looked at. Results do not depend on the number of
-    threads.
+    These are images that do not fill their frame, stored pixels, anything but JPEG files in folders, JPEGs that are to
+    be turned, CMYK and other rare kinds, and what DALI refuses though Pillow decodes it. PSNR against Pillow on 500
+    ImageNet photos (RandomResizedCrop, on the CPU): 56 dB, worst 49 at 224 pixels, 45 at 128; with `fast` 44, worst 39.
+    Damage in the middle of a JPEG is bridged with grey, as by Pillow; rows below the crop box are not looked at.
+    Results do not depend on the number of threads.
 
     Each of several views is decoded by itself.
 
@@ -152,8 +152,12 @@ class DaliBackend:
     def _prepare(self, job: _Job) -> None:
         """Find the streams of a batch, and have the rest done the portable way."""
         rows = job.plan.samples
-        found = np.flatnonzero(job.wanted)
+        # An image that does not fill its frame is left to be placed in it.
+        frame = job.plan.frame
+        filled = np.ones(len(rows), bool) if frame is None else frame.filled.reshape(job.plan.views, -1).all(0)
+        found = np.flatnonzero(job.wanted & filled)
         if not len(found):
+            job.left.add(job.wanted)
             return
         sources = self._dataset.stored(rows[found])
         samples, streams = [], []

@@ -17,9 +17,10 @@ _STREAMS, _START, _SHAPE, _FROM, _TO = "streams", "start", "shape", "from", "to"
 
 @dataclass(frozen=True)
 class Output:
-    """What a pipeline gives: (size, size, 3) of uint8, or of a floating-point type where there is a normalisation."""
+    """What a pipeline gives: (height, width, 3) of uint8, or floating-point where there is a normalisation."""
 
-    size: int
+    height: int
+    width: int
     interpolation: str
     dtype: Literal["uint8", "float32", "float16"]
     normalisation: Normalisation | None
@@ -28,9 +29,9 @@ class Output:
     def of(cls, plan: BatchPlan, out: torch.Tensor, normalisation: Normalisation | None) -> "Output":
         """For a batch; DALI stores no bfloat16, so that one comes as float32."""
         if normalisation is None:
-            return cls(plan.size, plan.interpolation, "uint8", None)
+            return cls(plan.height, plan.width, plan.interpolation, "uint8", None)
         dtype: Literal["float32", "float16"] = "float16" if out.dtype == torch.float16 else "float32"
-        return cls(plan.size, plan.interpolation, dtype, normalisation)
+        return cls(plan.height, plan.width, plan.interpolation, dtype, normalisation)
 
 
 class DaliPipeline:
@@ -66,7 +67,10 @@ class DaliPipeline:
         self._pipeline.feed_input(_SHAPE, _argument(boxes[:, [3, 2]], np.int32))
         # The window, in pixels of the box; a region that runs backwards is a flip.
         scale = boxes[:, 2:] / resized
-        first, last = plan.offsets[positions] * scale, (plan.offsets[positions] + plan.size) * scale
+        first, last = (
+            plan.offsets[positions] * scale,
+            (plan.offsets[positions] + np.array([plan.width, plan.height])) * scale,
+        )
         flips = np.stack([plan.hflip[positions], plan.vflip[positions]], 1)
         self._pipeline.feed_input(_FROM, _argument(np.where(flips, last, first)[:, ::-1], np.float32))
         self._pipeline.feed_input(_TO, _argument(np.where(flips, first, last)[:, ::-1], np.float32))
@@ -99,7 +103,7 @@ def _graph(output: Output, decoder: Literal["cpu", "mixed"], fast: bool) -> Any:
     )
     images = fn.resize(
         images,
-        size=[output.size, output.size],
+        size=[output.height, output.width],
         roi_start=numbers[_FROM],
         roi_end=numbers[_TO],
         interp_type=_FILTERS[output.interpolation],

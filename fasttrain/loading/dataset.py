@@ -13,6 +13,7 @@ import xxhash
 
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.beton_build.format import MODE_RAW
+from fasttrain.beton_build.mask_info import MaskInfo
 from fasttrain.beton_build.origins import BetonImage, Origin, TarMember, decode_origin, decoded_size, stored_bytes
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.sources import read_source
@@ -37,6 +38,7 @@ class ImageDataset(ABC):
         keys: (N,) uint64: what each sample's randomness is keyed by.
         class_names: names of the labels, None if unknown.
         fingerprint: changes with the samples, their order or their content.
+        masks: what the masks mean, None for a data set without them.
         keeps_images: whether whole images stay in memory, so that none should be decoded in part or at a smaller size.
     """
 
@@ -46,6 +48,7 @@ class ImageDataset(ABC):
     keys: np.ndarray
     class_names: list[str] | None
     fingerprint: str
+    masks: MaskInfo | None = None
     keeps_images = False
 
     @abstractmethod
@@ -88,6 +91,23 @@ class ImageDataset(ABC):
             ImageError: it cannot be decoded.
         """
 
+    def mask(self, row: int) -> np.ndarray:
+        """The mask of an image, (H, W) uint8, read-only.
+
+        Raises:
+            ImageError: the file's records of it cannot be right.
+            LoaderError: the data set has no masks.
+        """
+        raise LoaderError(f"{self.name} holds no masks; build a .beton with --masks")
+
+    def mask_pixels(self) -> np.ndarray:
+        """(N, C + 1) uint32: pixels of each class in each mask, then those that count for nothing.
+
+        Raises:
+            LoaderError: the data set has no masks.
+        """
+        raise LoaderError(f"{self.name} holds no masks; build a .beton with --masks")
+
     def stored(self, rows: np.ndarray) -> Sources:
         """Where the bytes of `rows` lie, for decoders other than `decode`; ``OTHER`` for what only that one can decode.
 
@@ -126,6 +146,7 @@ class BetonDataset(ImageDataset):
         self.keys = self._reader.keys
         self.class_names = self._reader.class_names
         self.fingerprint = self._reader.fingerprint
+        self.masks = self._reader.masks
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         return np.stack([self._reader.widths[rows], self._reader.heights[rows]], 1).astype(np.int64)
@@ -152,6 +173,13 @@ class BetonDataset(ImageDataset):
 
     def decode(self, row: int) -> np.ndarray:
         return self._reader.image(row)
+
+    def mask(self, row: int) -> np.ndarray:
+        return super().mask(row) if self.masks is None else self._reader.mask(row)
+
+    def mask_pixels(self) -> np.ndarray:
+        pixels = self._reader.mask_pixels
+        return super().mask_pixels() if pixels is None else pixels
 
     def stored(self, rows: np.ndarray) -> Sources:
         offsets, lengths, sound = self._reader.image_regions(rows)
@@ -271,6 +299,7 @@ class JoinedDataset(ImageDataset):
         self.labels = np.concatenate([part.labels for part in self._parts])
         self.keys = distinct_keys(np.concatenate([part.keys for part in self._parts]))
         self.class_names = first.class_names
+        self.masks = _common_masks(self._parts)
         self.fingerprint = xxhash.xxh3_128_hexdigest("".join(part.fingerprint for part in self._parts).encode())
 
     def _split(self, rows: np.ndarray) -> Iterator[tuple[ImageDataset, np.ndarray, np.ndarray]]:
@@ -320,6 +349,17 @@ class JoinedDataset(ImageDataset):
         part, local = self._part_of(row)
         return part.decode(local)
 
+    def mask(self, row: int) -> np.ndarray:
+        part, local = self._part_of(row)
+        return part.mask(local)
+
+    def mask_pixels(self) -> np.ndarray:
+        tables = [part.mask_pixels() for part in self._parts]
+        columns = max(table.shape[1] for table in tables)  # that differ where nobody named the classes
+        more = (np.zeros((len(table), columns - table.shape[1]), table.dtype) for table in tables)
+        widened = [np.hstack([table[:, :-1], zeros, table[:, -1:]]) for table, zeros in zip(tables, more, strict=True)]
+        return np.concatenate(widened)
+
     def stored(self, rows: np.ndarray) -> Sources:
         return gather(len(rows), [(positions, part.stored(local)) for part, positions, local in self._split(rows)])
 
@@ -334,6 +374,18 @@ class JoinedDataset(ImageDataset):
     def close(self) -> None:
         for part in self._parts:
             part.close()
+
+
+def _common_masks(parts: Sequence[ImageDataset]) -> MaskInfo | None:
+    """What the masks of all parts mean; None if one has none."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.masks is not None and first.masks is not None and part.masks.classes != first.masks.classes:
+            raise LoaderError(
+                f"the masks of {first.name} and {part.name} have different classes; build them with the same "
+                "--mask-classes or --palette file"
+            )
+    return first.masks if all(part.masks is not None for part in parts) else None
 
 
 def open_dataset(data: Data) -> ImageDataset:

@@ -8,9 +8,10 @@ import torch
 
 from fasttrain.base.errors import ImageError
 from fasttrain.loading.backend import Filling, image_error_of
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, batch_of
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.masks import MaskFilling, blank_masks
 from fasttrain.loading.planner import PlannedBatch
 
 
@@ -21,6 +22,7 @@ class InFlight:
     planned: PlannedBatch
     pixels: torch.Tensor
     filling: Filling
+    masks: MaskFilling | None = None
 
 
 class Delivery:
@@ -47,7 +49,8 @@ class Delivery:
         """
         plan, valid = filled.planned.plan, filled.planned.wanted
         errors = dict(filled.planned.unreadable)
-        for position, error in sorted(filled.filling.result().items()):
+        failures = filled.filling.result() | ({} if filled.masks is None else filled.masks.result())
+        for position, error in sorted(failures.items()):
             errors[position] = image_error_of(error, self._dataset, int(plan.samples[position]))
             if self._on_error == "raise":
                 raise errors[position]
@@ -56,15 +59,17 @@ class Delivery:
             self._note_skipped(int(plan.samples[position]), reason)
         self._stage.blank(filled.pixels, np.tile(~valid, plan.views))
         labels = np.where(plan.padded, -1, self._dataset.labels[plan.samples])
+        masks = [] if filled.masks is None else [blank_masks(filled.masks.masks, np.tile(~valid, plan.views))]
         images, *rest = self._stage.run(
             filled.pixels,
             plan.jitter,
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(plan.samples),
             torch.from_numpy(valid),
+            *masks,
             shift=plan.shift,
         )
-        return Batch(images if plan.views == 1 else images.unflatten(0, (plan.views, -1)), *rest)
+        return batch_of(images, rest, plan.views)
 
     def _note_skipped(self, row: int, error: ImageError) -> None:
         if row not in self._skipped_rows:

@@ -50,10 +50,11 @@ class DeviceStage:
         return self._normalisation if final else None
 
     @torch.inference_mode(False)  # else threads that are in no such mode may not fill what a caller in one asked for
-    def empty_batch(self, count: int, size: int, normalised: bool, on_device: bool = False) -> Tensor:
-        """An undefined batch (count, size, size, 3): of this stage's dtype if its pixels are to be normalised by the
-        backend, else uint8; pinned when the device is a GPU, or `on_device`, to be filled on this stage's stream."""
-        shape = (count, size, size, 3)
+    def empty_batch(self, count: int, size: int | tuple[int, int], normalised: bool, on_device: bool = False) -> Tensor:
+        """An undefined batch (count, height, width, 3), `size` being both or (height, width): of this stage's dtype if
+        its pixels are to be normalised by the backend, else uint8; pinned when the device is a GPU, or `on_device`, to
+        be filled on this stage's stream."""
+        shape = (count, *((size, size) if isinstance(size, int) else size), 3)
         if on_device:
             with torch.cuda.stream(self._stream):
                 return torch.empty(shape, dtype=torch.uint8, device=self.device)
@@ -68,6 +69,14 @@ class DeviceStage:
         if len(chosen):
             with torch.cuda.stream(self._stream):
                 host[chosen.to(host.device)] = black
+
+    def paint(self, host: Tensor, colour: tuple[int, int, int]) -> None:
+        """Give all of a batch that `empty_batch` gave one colour (of levels 0 to 255)."""
+        value = torch.tensor(colour, dtype=torch.float32)
+        if host.dtype != torch.uint8:
+            value = value * torch.tensor(self._normalisation.scale) + torch.tensor(self._normalisation.shift)
+        with torch.cuda.stream(self._stream):
+            host[:] = value.to(host.dtype).to(host.device)
 
     def run(
         self, host: Tensor, jitter: Jitter | None, *others: Tensor, shift: Shift | None = None

@@ -62,6 +62,8 @@ class LeftOverFilling:
         if not samples.any():
             return PortableFilling({})
         pixels = torch.empty(self._out.shape, dtype=torch.uint8)
+        if self._plan.frame is not None:
+            pixels[:] = torch.tensor(self._plan.frame.fill, dtype=torch.uint8)
         filling = self._left.submit(self._plan, samples, pixels)
         self._parts.append((samples, pixels, filling))
         return filling

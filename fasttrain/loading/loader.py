@@ -18,6 +18,7 @@ from fasttrain.loading.batch import Batch
 from fasttrain.loading.dataset import Data, open_dataset
 from fasttrain.loading.delivery import Delivery, InFlight
 from fasttrain.loading.device_stage import DeviceStage
+from fasttrain.loading.masks import fitted_view, mask_maker, original_masks
 from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.per_epoch import EpochShape, EpochShapes, PerEpoch, value_of
@@ -70,6 +71,7 @@ class Loader:
         memory_budget: memory of this machine for images, in bytes, as ``8GB``, or ``auto`` for three quarters of what
             is available. What fits decides: decoded images that stay in memory, the page cache, or the windowed order;
             one line says which (see `fasttrain.loading.memory_plan.MemoryPlan`). None: the page cache, as it comes.
+        masks: the batches are `fasttrain.loading.batch.MaskedBatch`: with the masks of a `.beton` that has some.
         resident: ``gpu`` decodes all images at once, when the loader is made, into the memory of the GPU that `device`
             names; from then on a batch is a kernel or two there, and the CPU does next to nothing.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
@@ -121,6 +123,7 @@ class Loader:
         views: int = 1,
         memory_budget: int | str | None = None,
         resident: Literal["gpu"] | None = None,
+        masks: bool = False,
         backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
         index: bool = True,
@@ -153,8 +156,8 @@ class Loader:
                 order = self._use_memory(memory_budget, order)
             order = order or "random"
             sampling = sampling or Sampling()
-            weights = sampling.weights_of(self.dataset, self._rows)
-            if order == "sequential" and (weights is not None or rest != "drop"):
+            pool = sampling.pool_of(self.dataset, self._rows)
+            if order == "sequential" and (pool is not None or rest != "drop"):
                 raise LoaderError("the sequential order gives each sample once; leave sampling and rest out")
             batch_sizes = batch_size if callable(batch_size) else None
             partition = Partition(
@@ -165,9 +168,11 @@ class Loader:
                 world=process.world_size() if world is None else world,
                 rest=rest,
             )
+            self.view = fitted_view(self.view, self.dataset, self._rows)
             self._shapes = EpochShapes(self.view, partition, size, batch_sizes)
             stream, fast = self._stage.stream, decode == "fast"
             made_for = Circumstances(self.dataset, threads, self.view, stream, fast, index, nice)
+            self._masks = mask_maker(made_for, backend) if masks else None
             if resident is None:
                 self._backend = make_backend(made_for)
             else:
@@ -175,14 +180,24 @@ class Loader:
         except BaseException:
             self.dataset.close()
             raise
-        self._weights_digest = None if weights is None else xxhash.xxh3_64_hexdigest(weights.tobytes())
+        self._weights_digest = None if pool is None else xxhash.xxh3_64_hexdigest(pool.weights.tobytes())
         self._planner = Planner(
-            self.dataset, self._rows, weights, partition, self.view, seed, on_error == "skip", self._window, views
+            self.dataset,
+            self._rows,
+            pool,
+            partition,
+            self.view,
+            seed,
+            on_error == "skip",
+            self._window,
+            views,
+            masks,
         )
         self._delivery = Delivery(self.dataset, self._stage, on_error)
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
         # Threads must not outlive a loader that was never closed.
-        self._finaliser = weakref.finalize(self, self._backend.close, wait=False)
+        closing = [self._backend, *([] if self._masks is None else [self._masks])]
+        self._finaliser = weakref.finalize(self, _close_all, closing, wait=False)
 
     def _use_memory(self, budget: int | str, order: Order | None) -> Order | None:
         """Plan the use of memory, say how, and begin with it: the order that the plan wants."""
@@ -266,13 +281,24 @@ class Loader:
         Raises:
             LoaderError: one is not a row of the data set, as the -1 of padded entries.
         """
+        return self.dataset.string_ids(self._rows_of(ids))
+
+    def _rows_of(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> np.ndarray:
         rows = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.dataset.num_samples):
             raise LoaderError(
                 f"ids must be rows 0 to {self.dataset.num_samples - 1} of {self.dataset.name}; "
                 "of a padded batch look up ids[valid]"
             )
-        return self.dataset.string_ids(rows)
+        return rows
+
+    def masks_of(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[np.ndarray]:
+        """The masks of a batch's ``ids`` as they are stored, (H, W) uint8 of their images' own sizes, for exact scores.
+
+        Raises:
+            LoaderError: the data set has none, or one of `ids` is no row of it.
+        """
+        return original_masks(self.dataset, self._rows_of(ids))
 
     # --- where it stands --------------------------------------------------------------------------------------------
 
@@ -344,13 +370,19 @@ class Loader:
         finally:
             for waiting in in_flight:
                 waiting.filling.cancel()
+                if waiting.masks is not None:
+                    waiting.masks.cancel()
 
     def _begin(self, planned: PlannedBatch) -> InFlight:
         plan, wanted = planned.plan, planned.wanted
         normalisation = self._stage.normalisation(plan.jitter, plan.shift) if self._backend.normalises else None
         on_device = self._backend.on_device
-        pixels = self._stage.empty_batch(len(plan.rows), plan.size, normalisation is not None, on_device)
-        return InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation))
+        shape = plan.height, plan.width
+        pixels = self._stage.empty_batch(len(plan.rows), shape, normalisation is not None, on_device)
+        if plan.frame is not None and not on_device:
+            self._stage.paint(pixels, plan.frame.fill)
+        masks = None if self._masks is None else self._masks.submit(plan, wanted)
+        return InFlight(planned, pixels, self._backend.submit(plan, wanted, pixels, normalisation), masks)
 
     # --- lifetime ---------------------------------------------------------------------------------------------------
 
@@ -358,6 +390,8 @@ class Loader:
         """End the threads and release the files. A second call does nothing."""
         if self._finaliser.detach() is not None:
             self._backend.close()
+            if self._masks is not None:
+                self._masks.close()
             self.dataset.close()
 
     def _check_open(self) -> None:
@@ -371,3 +405,8 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close_all(closing: Sequence[Any], wait: bool) -> None:
+    for one in closing:
+        one.close(wait)

@@ -82,7 +82,10 @@ class NativeBackend:
                 sources = replace(sources, index=None)
             sources.stored[~wanted | (self._is_odd(rows) & (sources.stored != RAW))] = OTHER
             filling.left.add(wanted & (sources.stored == OTHER))
-            geometry = Geometry(plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
+            places = None if plan.frame is None else plan.frame.places
+            geometry = Geometry(
+                plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation, places
+            )
             pixels = _format(out, normalisation)
             kept = self._dataset.claim(rows, np.isin(sources.stored, (JPEG, JPEG_FILE)))
             native = self._pool.submit(sources, geometry, _as_array(out), pixels, self._fast, kept, plan.program)

@@ -9,6 +9,7 @@ import numpy as np
 from fasttrain.base.errors import LoaderError
 from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.randomness import Operation, distinct_keys, random_bits, uniforms
+from fasttrain.loading.rare_classes import RareClasses
 
 Order = Literal["random", "windowed", "sequential"]
 
@@ -29,17 +30,35 @@ class Sampling:
         weights: of each sample, besides: (N,) numbers from 0 on, for all N samples of the data set, or the name of a
             field of a `.beton`. Samples of weight 0 do not occur.
         draws: length of an epoch in samples; None for as many as there are.
+        rare_classes: images are drawn for the classes of their masks' pixels, rare ones more often; alone.
     """
 
     class_balance: float = 0.0
     weights: np.ndarray | Sequence[float] | str | None = None
     draws: int | None = None
+    rare_classes: RareClasses | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.class_balance <= 1:
             raise LoaderError(f"class_balance must lie between 0 and 1, not be {self.class_balance}")
         if self.draws is not None and self.draws < 1:
             raise LoaderError(f"an epoch must have at least 1 draw, not {self.draws}")
+
+    def pool_of(self, dataset: ImageDataset, rows: np.ndarray) -> "Pool | None":
+        """What the samples of an epoch are drawn from, None where each of `rows` is to occur once.
+
+        Raises:
+            LoaderError: as `weights_of`; or the data set has no masks, whose rare classes are wanted.
+        """
+        keys = dataset.keys[rows]
+        if self.rare_classes is not None:
+            if self.class_balance or self.weights is not None:
+                raise LoaderError("rare_classes says how often samples are drawn; leave class_balance and weights out")
+            table = self.rare_classes.table(dataset, rows)
+            samples = EpochOrder(rows[table.positions], keys[table.positions], table.classes)
+            return Pool(samples, table.classes, table.weights)
+        weights = self.weights_of(dataset, rows)
+        return None if weights is None else Pool(EpochOrder(rows, keys), dataset.labels[rows], weights)
 
     def weights_of(self, dataset: ImageDataset, rows: np.ndarray) -> np.ndarray | None:
         """(n,) float64 weights of `rows` of a data set, None where each of them is to occur once.
@@ -81,14 +100,26 @@ class EpochOrder:
     Attributes:
         rows: (n,) int64 rows of the data set.
         keys: (n,) uint64 randomness keys, another one for each occurrence of a sample.
+        focus: (n,) int64 class of pixels for which each was drawn; None for none.
     """
 
     rows: np.ndarray
     keys: np.ndarray
+    focus: np.ndarray | None = None
 
     def take(self, positions: np.ndarray) -> "EpochOrder":
         """The samples at `positions`, which must lie within the epoch."""
-        return EpochOrder(self.rows[positions], self.keys[positions])
+        focus = None if self.focus is None else self.focus[positions]
+        return EpochOrder(self.rows[positions], self.keys[positions], focus)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the samples of an epoch are drawn from: see `drawn`."""
+
+    samples: EpochOrder
+    labels: np.ndarray
+    weights: np.ndarray
 
 
 def shuffled(samples: EpochOrder, seed: int, epoch: int) -> EpochOrder:
@@ -130,7 +161,7 @@ def drawn(
     start = uniforms(seed, epoch, np.zeros(1, np.uint64), Operation.DRAW_START)[0, 0]
     points = (np.arange(draws) + start) * (ends[-1] / draws)
     chosen = samples.take(order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)])
-    return EpochOrder(chosen.rows, distinct_keys(chosen.keys, Operation.DRAWN_KEY))
+    return EpochOrder(chosen.rows, distinct_keys(chosen.keys, Operation.DRAWN_KEY), chosen.focus)
 
 
 def _order_bits(keys: np.ndarray, seed: int, epoch: int, operation: int) -> np.ndarray:

@@ -11,8 +11,10 @@ import numpy as np
 
 from fasttrain.kernels.augment_program import Op, Program
 from fasttrain.loading.augment.planning import plan_program
+from fasttrain.loading.plan_segmentation import Frame, LookAt, Placement, plan_crops, plan_whole
 from fasttrain.loading.randomness import Operation, random_bits, repeated_keys, uniforms
 from fasttrain.loading.sampler import PADDING
+from fasttrain.loading.segmentation_views import SegmentationView, WholeView
 from fasttrain.loading.views import EvalView, Padding, TrainView, View
 
 CROP_TRIES = 10
@@ -61,6 +63,7 @@ class BatchPlan:
         jitter: colour jitter for the device stage, None when the view has none.
         views: V.
         shift: for the device stage too, None when the view is not moved.
+        frame: what the entries lie in, None for squares of `size` that they fill.
         program: what is done to the bytes of each entry once it is cropped and mirrored, None for nothing; colour
             jitter is a part of it then.
     """
@@ -77,6 +80,24 @@ class BatchPlan:
     views: int = 1
     shift: Shift | None = None
     program: Program | None = None
+    frame: Frame | None = None
+
+    @property
+    def height(self) -> int:
+        """Of every entry, in pixels."""
+        return self.size if self.frame is None else self.frame.height
+
+    @property
+    def width(self) -> int:
+        """Of every entry, in pixels."""
+        return self.size if self.frame is None else self.frame.width
+
+    def places_of(self, entry: int) -> tuple[int, int, int, int]:
+        """Left, top, width, height of what is shown in one entry."""
+        if self.frame is None:
+            return 0, 0, self.size, self.size
+        left, top, width, height = self.frame.places[entry].tolist()
+        return left, top, width, height
 
     @property
     def samples(self) -> np.ndarray:
@@ -90,7 +111,16 @@ class BatchPlan:
 
 
 def plan_batch(
-    view: View, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int = 0, epoch: int = 0, views: int = 1
+    view: View,
+    rows: np.ndarray,
+    keys: np.ndarray,
+    sizes: np.ndarray,
+    seed: int = 0,
+    epoch: int = 0,
+    views: int = 1,
+    *,
+    look: LookAt | None = None,
+    focus: np.ndarray | None = None,
 ) -> BatchPlan:
     """Plan a batch.
 
@@ -101,17 +131,19 @@ def plan_batch(
         sizes: (B, 2) int64 width and height of the source images (1 × 1 for padded entries).
         seed, epoch: of the randomness; eval views have none.
         views: of each sample; the first is that of a plan with a single one.
+        look, focus: see `fasttrain.loading.plan_segmentation.plan_crops`.
     """
     if views > 1:
         number = np.repeat(np.arange(views), len(rows))
         own = repeated_keys(np.tile(keys, views), number, Operation.VIEW_KEY)
         tiled = np.tile(rows, views), np.tile(sizes, (views, 1))
+        focus = None if focus is None else np.tile(focus, views)
         if isinstance(view, TrainView) and view.augment.same_crop:
-            return _plan_variants(view, *tiled, np.tile(keys, views), own, seed, epoch, views)
-        return replace(plan_batch(view, tiled[0], own, tiled[1], seed, epoch), views=views)
+            return _plan_variants(view, *tiled, np.tile(keys, views), own, seed, epoch, views, look, focus)
+        return replace(plan_batch(view, tiled[0], own, tiled[1], seed, epoch, look=look, focus=focus), views=views)
     if isinstance(view, EvalView):
-        return _plan_eval(view, rows, sizes)
-    return _plan_train(view, rows, keys, sizes, seed, epoch)
+        return _plan_whole(view, rows, sizes) if isinstance(view, WholeView) else _plan_eval(view, rows, sizes)
+    return _plan_train(view, rows, keys, sizes, seed, epoch, look, focus)
 
 
 def _plan_variants(
@@ -123,9 +155,11 @@ def _plan_variants(
     seed: int,
     epoch: int,
     views: int,
+    look: LookAt | None,
+    focus: np.ndarray | None,
 ) -> BatchPlan:
     """Views of the same crop and flip (those of `keys`), augmented each for itself (by `own`), but for the first."""
-    plan = replace(_plan_train(view, rows, keys, sizes, seed, epoch), views=views, jitter=None)
+    plan = replace(_plan_train(view, rows, keys, sizes, seed, epoch, look, focus), views=views, jitter=None)
     program = _plan_program(view, own, seed, epoch)
     if program is None:
         return plan
@@ -135,15 +169,29 @@ def _plan_variants(
 
 
 def _plan_train(
-    view: TrainView, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, seed: int, epoch: int
+    view: TrainView,
+    rows: np.ndarray,
+    keys: np.ndarray,
+    sizes: np.ndarray,
+    seed: int,
+    epoch: int,
+    look: LookAt | None = None,
+    focus: np.ndarray | None = None,
 ) -> BatchPlan:
+    if isinstance(view, SegmentationView):
+        placement = plan_crops(view, rows, keys, sizes, seed, epoch, look, focus)
+    else:
+        boxes = random_resized_crop(view, keys, sizes, seed, epoch)
+        resized, offsets = np.full((len(rows), 2), view.size, np.int64), np.zeros((len(rows), 2), np.int64)
+        placement = Placement(boxes, resized, offsets, None)
     return BatchPlan(
         rows=rows,
         size=view.size,
         interpolation=view.interpolation,
-        boxes=random_resized_crop(view, keys, sizes, seed, epoch),
-        resized=np.full((len(rows), 2), view.size, np.int64),
-        offsets=np.zeros((len(rows), 2), np.int64),
+        boxes=placement.boxes,
+        resized=placement.resized,
+        offsets=placement.offsets,
+        frame=placement.frame,
         hflip=_plan_hflip(view, keys, seed, epoch),
         vflip=uniforms(seed, epoch, keys, Operation.FLIP)[1] < view.vflip,
         jitter=None if view.augment.active else _plan_jitter(view, keys, seed, epoch),
@@ -243,6 +291,27 @@ def _plan_eval(view: EvalView, rows: np.ndarray, sizes: np.ndarray) -> BatchPlan
         vflip=np.zeros(len(rows), bool),
         jitter=None,
         shift=Shift(np.tile(-np.array(view.shift, np.int64), (len(rows), 1)), "reflect") if any(view.shift) else None,
+    )
+
+
+def _plan_whole(view: WholeView, rows: np.ndarray, sizes: np.ndarray) -> BatchPlan:
+    placement = plan_whole(view, sizes)
+    places = placement.frame.places if placement.frame is not None else None
+    if view.hflip and placement.frame is not None and places is not None:  # the frame is mirrored as a whole
+        left = placement.frame.width - places[:, 0] - places[:, 2]
+        places = np.concatenate([left[:, None], places[:, 1:]], 1)
+        placement = replace(placement, frame=replace(placement.frame, places=places))
+    return BatchPlan(
+        rows=rows,
+        size=view.size or max(view.frame or (1,)),
+        interpolation=view.interpolation,
+        boxes=placement.boxes,
+        resized=placement.resized,
+        offsets=placement.offsets,
+        hflip=np.full(len(rows), view.hflip),
+        vflip=np.zeros(len(rows), bool),
+        jitter=None,
+        frame=placement.frame,
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from fasttrain.base.errors import ImageError
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
-from fasttrain.loading.order import EpochOrder, drawn, shuffled, windowed
+from fasttrain.loading.masks import together
+from fasttrain.loading.order import EpochOrder, Pool, drawn, shuffled, windowed
 from fasttrain.loading.plan import BatchPlan, plan_batch
 from fasttrain.loading.randomness import Operation, repeated_keys
 from fasttrain.loading.sampler import PADDING, Partition
@@ -40,26 +41,29 @@ class Planner:
 
     Args:
         rows: (n,) int64 rows of the data set.
-        weights: (n,) float64, how often each of them is drawn (see `Sampling`), None for once.
+        pool: what epochs are drawn from (see `Sampling`), None for each of `rows` once.
         tolerant: note images whose size cannot be read, instead of raising.
         window: blocks that the windowed order reads at a time.
         views: of each sample.
+        masks: images come with masks: crops look at them, and nothing parts the two.
     """
 
     def __init__(
         self,
         dataset: ImageDataset,
         rows: np.ndarray,
-        weights: np.ndarray | None,
+        pool: Pool | None,
         partition: Partition,
         view: View,
         seed: int,
         tolerant: bool,
         window: int,
         views: int = 1,
+        masks: bool = False,
     ) -> None:
-        self._dataset, self._rows, self._weights, self._partition = dataset, rows, weights, partition
+        self._dataset, self._rows, self._pool, self._partition = dataset, rows, pool, partition
         self._view, self._seed, self._tolerant, self._window, self._views = view, seed, tolerant, window, views
+        self._masks = masks
 
     def adapted(self, partition: Partition, view: View) -> "Planner":
         """One for the same samples, dealt and shown in another way."""
@@ -80,15 +84,27 @@ class Planner:
             rows = np.where(positions == PADDING, PADDING, samples.rows)
             keys = repeated_keys(samples.keys, round_, Operation.WRAPPED_KEY)
             sizes, unreadable = self._sizes(rows)
-            plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch, self._views)
-            yield PlannedBatch(plan, unreadable)
+            yield PlannedBatch(self._plan(rows, keys, sizes, epoch, samples.focus), unreadable)
+
+    def _plan(
+        self, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, epoch: int, focus: np.ndarray | None
+    ) -> BatchPlan:
+        look = self._look if self._masks else None
+        plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch, self._views, look=look, focus=focus)
+        return together(plan) if self._masks else plan
+
+    def _look(self, row: int) -> np.ndarray | None:
+        try:
+            return self._dataset.mask(row)
+        except ImageError:  # which comes again where the mask is made
+            return None
 
     def _order(self, epoch: int) -> EpochOrder:
         """All samples of an epoch, in its order."""
         samples, seed = EpochOrder(self._rows, self._dataset.keys[self._rows]), self._seed
-        if self._weights is not None:
-            labels, draws = self._dataset.labels[self._rows], self._partition.samples
-            samples = drawn(samples, labels, self._weights, draws, seed, epoch)
+        if self._pool is not None:
+            pool, draws = self._pool, self._partition.samples
+            samples = drawn(pool.samples, pool.labels, pool.weights, draws, seed, epoch)
         if self._partition.order == "random":
             return shuffled(samples, seed, epoch)
         if self._partition.order == "windowed":

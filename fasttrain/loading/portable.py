@@ -15,7 +15,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def render(pixels: np.ndarray, plan: BatchPlan, index: int) -> np.ndarray:
-    """Carry the geometry of one plan entry out: (H, W, 3) uint8 in, (size, size, 3) uint8 out.
+    """Carry the geometry of one plan entry out: (H, W, 3) uint8 in, the window (height, width, 3) uint8 out.
 
     Crop first, then resize: pixels outside the box have no part in it, as in torchvision.
     """
@@ -23,7 +23,8 @@ def render(pixels: np.ndarray, plan: BatchPlan, index: int) -> np.ndarray:
     image = Image.fromarray(pixels[top : top + height, left : left + width])
     image = image.resize(tuple(plan.resized[index].tolist()), _FILTERS[plan.interpolation])
     x, y = plan.offsets[index].tolist()
-    window = np.asarray(image)[y : y + plan.size, x : x + plan.size]
+    _, _, width, height = plan.places_of(index)
+    window = np.asarray(image)[y : y + height, x : x + width]
     if plan.hflip[index]:
         window = window[:, ::-1]
     return window[::-1] if plan.vflip[index] else window
@@ -80,7 +81,8 @@ class PortableBackend:
     def _fill(self, plan: BatchPlan, position: int, out: np.ndarray) -> None:
         pixels = self._dataset.decode(int(plan.rows[position]))
         for entry in range(position, len(plan.rows), len(plan.samples)):
-            out[entry] = render(pixels, plan, entry)
+            left, top, width, height = plan.places_of(entry)
+            out[entry, top : top + height, left : left + width] = render(pixels, plan, entry)
 
     def close(self, wait: bool = True) -> None:
         self._pool.shutdown(wait=wait, cancel_futures=True)

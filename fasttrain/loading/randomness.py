@@ -30,6 +30,9 @@ class Operation(IntEnum):
     VIEW_KEY = 10
     FLIP_PARITY = 11
     TRANSLATION = 12
+    SCALE = 13
+    RARE_CLASS = 14
+    RARE_SAMPLE = 15
     CROP = 16  # one operation a try: 16, 17, …
     AUGMENT = 4096  # and the 4095 after it; see `fasttrain.loading.augment.planning`
     MIX = 8192  # and the 4095 after it; see `fasttrain.loading.augment.mixing`

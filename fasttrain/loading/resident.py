@@ -38,7 +38,7 @@ class ResidentDataset(ImageDataset):
     def __init__(self, inner: ImageDataset, rows: np.ndarray, raw_too: bool = False) -> None:
         self._inner = inner
         self.name, self.num_samples, self.labels, self.keys = inner.name, inner.num_samples, inner.labels, inner.keys
-        self.class_names, self.fingerprint = inner.class_names, inner.fingerprint
+        self.class_names, self.fingerprint, self.masks = inner.class_names, inner.fingerprint, inner.masks
         kept = rows if raw_too else rows[~inner.are_raw(rows)]
         sizes, unreadable = readable_sizes(inner, kept)
         kept, sizes = (np.delete(array, list(unreadable), axis=0) for array in (kept, sizes))
@@ -69,6 +69,12 @@ class ResidentDataset(ImageDataset):
 
     def column(self, name: str) -> np.ndarray:
         return self._inner.column(name)
+
+    def mask(self, row: int) -> np.ndarray:
+        return self._inner.mask(row)
+
+    def mask_pixels(self) -> np.ndarray:
+        return self._inner.mask_pixels()
 
     def image_error(self, row: int, reason: str) -> ImageError:
         return self._inner.image_error(row, reason)

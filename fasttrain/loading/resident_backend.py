@@ -1,5 +1,7 @@
 """The backend that decodes nothing: all images lie in the GPU's memory, and a batch is one kernel."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from fasttrain.loading.backend import Circumstances, Make, Normalisation
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
 from fasttrain.loading.device_resident import check_room
 from fasttrain.loading.plan import BatchPlan, plan_batch
+from fasttrain.loading.plan_segmentation import Frame
 from fasttrain.loading.resident import ResidentDataset
 from fasttrain.loading.views import eval_view
 
@@ -120,7 +123,10 @@ class ResidentBackend:
             vflip=plan.vflip[entries],
             filter=plan.interpolation,
         )
-        pixels = device_stage.resample(images, geometry, plan.size)
+        if plan.frame is None:
+            pixels = device_stage.resample(images, geometry, plan.size)
+        else:
+            pixels = in_frames(images, geometry, plan.frame, entries)
         if plan.program is not None:
             pixels = augment.augment(pixels, plan.program[entries])
         if len(entries) == len(out):
@@ -130,6 +136,29 @@ class ResidentBackend:
 
     def close(self, wait: bool = True) -> None:
         self._pixels = torch.empty(0, dtype=torch.uint8)
+
+
+def in_frames(images: FlatImages, geometry: Geometry, frame: Frame, entries: np.ndarray) -> Tensor:
+    """(n, height, width, 3) uint8: the views of `entries` of a plan in their places, the fill colour around them.
+
+    The kernel makes squares. A square's window is laid so that the place shows what it should, and what it makes
+    beyond the place is painted over.
+    """
+    side, places, device = max(frame.height, frame.width), frame.places[entries], images.buffer.device
+    corner, extent = places[:, :2], places[:, 2:]
+    flips = np.stack([geometry.hflip, geometry.vflip], 1)
+    # A mirrored window is read from its far end, which then has to be that of the place.
+    windows = geometry.windows + np.where(flips, corner + extent - side, -corner)
+    pixels = device_stage.resample(images, replace(geometry, windows=windows), side, beyond=True)
+    pixels = pixels[:, : frame.height, : frame.width]
+    if frame.filled[entries].all():
+        return pixels.contiguous()
+    first, last = (torch.from_numpy(ends).to(device) for ends in (corner, corner + extent))
+    x, y = torch.arange(frame.width, device=device), torch.arange(frame.height, device=device)
+    across = (x >= first[:, :1]) & (x < last[:, :1])
+    down = (y >= first[:, 1:]) & (y < last[:, 1:])
+    shown = (down[:, :, None] & across[:, None, :])[..., None]
+    return torch.where(shown, pixels, torch.tensor(frame.fill, dtype=torch.uint8, device=device))
 
 
 class ResidentFilling:

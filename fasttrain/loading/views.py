@@ -115,8 +115,15 @@ def parse_view(stored: dict[str, Any]) -> View:
     """Read what ``view.model_dump()`` gave, as checkpoints store it."""
     if not isinstance(stored, dict):
         raise ConfigError(f"a stored view is a mapping of settings, not a {type(stored).__name__}")
-    kinds: dict[str, type[TrainView] | type[EvalView]] = {"train": TrainView, "eval": EvalView}
+    from fasttrain.loading.segmentation_views import SegmentationView, WholeView
+
+    kinds: dict[str, type[TrainView] | type[EvalView]] = {
+        "train": TrainView,
+        "eval": EvalView,
+        "segmentation": SegmentationView,
+        "whole": WholeView,
+    }
     kind = kinds.get(str(stored.get("kind")))
     if kind is None:
-        raise ConfigError(f"a stored view is of kind {stored.get('kind')!r}, not 'train' or 'eval'")
+        raise ConfigError(f"a stored view is of kind {stored.get('kind')!r}, not one of {', '.join(kinds)}")
     return load_settings(kind, stored, "stored view")

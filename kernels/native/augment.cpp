@@ -58,7 +58,7 @@ const char* fault_of(const AugmentSteps& steps) {
 std::uint8_t* Augmenter::begin(int height, int width) {
   height_ = height;
   width_ = width;
-  masked_ = tabled_ = false;
+  masked_ = tabled_ = alone_ = false;
   affine_.clear();
   const std::size_t room = image_bytes() + kReadable;
   if (image_.size() < room) image_.resize(room);
@@ -69,6 +69,15 @@ std::uint8_t* Augmenter::begin_mask() {
   masked_ = true;
   if (mask_.size() < count()) mask_.resize(count());
   return mask_.data();
+}
+
+std::uint8_t* Augmenter::begin_mask_alone(int height, int width) {
+  height_ = height;
+  width_ = width;
+  tabled_ = false;
+  alone_ = true;
+  affine_.clear();
+  return begin_mask();
 }
 
 std::size_t Augmenter::bytes() const {
@@ -90,6 +99,30 @@ void Augmenter::run(const AugmentSteps& steps, const AugmentStyle& style) {
     const auto operation = static_cast<AugmentOp>(steps.operations[step]);
     if (operation == AugmentOp::nothing) continue;
     apply(operation, steps.arguments_of(step), steps.seed, static_cast<std::uint32_t>(step) << 8);
+  }
+  flush_affine();
+}
+
+// As `run`: affine operations are composed across the same steps, so that both look at the same places.
+void Augmenter::run_mask(const AugmentSteps& steps, const AugmentStyle& style, bool erases) {
+  style_ = style;
+  bool mixing = false;  // a mixture shows several places at once; its mask is that of the image before
+  for (int step = 0; step < steps.count; ++step) {
+    const auto operation = static_cast<AugmentOp>(steps.operations[step]);
+    const float* arguments = steps.arguments_of(step);
+    const auto stream = static_cast<std::uint32_t>(step) << 8;
+    if (operation == AugmentOp::nothing) continue;
+    if (operation == AugmentOp::mix_end) mixing = false;
+    if (mixing) continue;
+    if (operation == AugmentOp::affine) {
+      compose_affine(arguments);
+      continue;
+    }
+    flush_affine();
+    if (operation == AugmentOp::mix_begin) mixing = true;
+    if (operation == AugmentOp::grid_shuffle) shuffle_grid(static_cast<int>(arguments[0]), steps.seed, stream);
+    if (operation == AugmentOp::erase && erases) erase_mask(arguments);
+    if (operation == AugmentOp::elastic) move_mask(mask_.data(), height_, width_, {operation, arguments, steps.seed, stream});
   }
   flush_affine();
 }
@@ -173,8 +206,10 @@ void Augmenter::stretch_of(int y, int& first, int& last) const {
 
 void Augmenter::flush_affine() {
   if (affine_.empty()) return;
-  warp(other());
-  swap();
+  if (!alone_) {
+    warp(other());
+    swap();
+  }
   if (masked_) warp_mask();
   affine_.clear();
 }
@@ -214,6 +249,15 @@ void Augmenter::warp_mask() {
   mask_.swap(spare_mask_);
 }
 
+void Augmenter::erase_mask(const float* arguments) {
+  const int top = static_cast<int>(arguments[0]), left = static_cast<int>(arguments[1]);
+  const int bottom = std::min(top + static_cast<int>(arguments[2]), height_);
+  const int right = std::min(left + static_cast<int>(arguments[3]), width_);
+  for (int y = std::max(top, 0); y < bottom; ++y) {
+    for (int x = std::max(left, 0); x < right; ++x) mask_[std::size_t(width_) * y + x] = style_.mask_fill;
+  }
+}
+
 void Augmenter::shuffle_grid(int cells, std::uint64_t seed, std::uint32_t stream) {
   const int tall = height_ / std::max(cells, 1), wide = width_ / std::max(cells, 1);
   if (cells < 2 || tall < 1 || wide < 1) return;
@@ -231,8 +275,10 @@ void Augmenter::shuffle_grid(int cells, std::uint64_t seed, std::uint32_t stream
       for (int y = 0; y < tall; ++y) std::memcpy(there + pitch * y, at + pitch * y, std::size_t(channels) * wide);
     }
   };
-  move(image_.data(), other(), 3);
-  swap();
+  if (!alone_) {
+    move(image_.data(), other(), 3);
+    swap();
+  }
   if (!masked_) return;
   if (spare_mask_.size() < count()) spare_mask_.resize(count());
   move(mask_.data(), spare_mask_.data(), 1);

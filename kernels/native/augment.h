@@ -83,6 +83,10 @@ class Augmenter {
 
   void run(const AugmentSteps& steps, const AugmentStyle& style);
 
+  // A mask by itself: room for it, and the operations that move pixels. What is erased gets the fill value, if it is to.
+  std::uint8_t* begin_mask_alone(int height, int width);
+  void run_mask(const AugmentSteps& steps, const AugmentStyle& style, bool erases);
+
   // Store the result: bytes as they are, anything else by value * scale + shift.
   void store(Pixel kind, const ColourScale& scale, void* out);
   void store_mask(std::uint8_t* out) const;
@@ -105,6 +109,7 @@ class Augmenter {
   void flush_affine();
   void warp(std::uint8_t* out);
   void warp_mask();
+  void erase_mask(const float* arguments);
   void stretch_of(int y, int& first, int& last) const;
   void map(const std::uint8_t (&table)[3][256]);
   void flush_table();
@@ -121,6 +126,7 @@ class Augmenter {
 
   int height_ = 0, width_ = 0;
   bool masked_ = false;
+  bool alone_ = false;  // the mask, without an image
   AugmentStyle style_;
   std::vector<std::uint8_t> image_, spare_, mask_, spare_mask_, lines_;
   // Affine operations that are not carried out yet, the first of them first; and a table after them.

@@ -21,17 +21,24 @@ void augment_image(const AugmentWork& work, std::size_t image, Augmenter& augmen
   if (work.masks != nullptr) augmenter.store_mask(work.out_masks + count * image);
 }
 
-}  // namespace
+void augment_mask(const MaskWork& work, std::size_t image, Augmenter& augmenter) {
+  const std::size_t count = static_cast<std::size_t>(work.height) * work.width;
+  std::uint8_t* mask = work.masks + count * image;
+  std::memcpy(augmenter.begin_mask_alone(work.height, work.width), mask, count);
+  augmenter.run_mask(work.batch->of(image), work.batch->style, work.erases);
+  augmenter.store_mask(mask);
+}
 
-void augment_batch(const AugmentWork& work, int threads) {
-  const std::size_t images = work.batch->seeds.size();
+// One image after the other, by so many threads.
+template <class Work>
+void share(std::size_t images, int threads, const Work& work) {
   std::atomic<std::size_t> next{0};
   std::mutex lock;
   std::exception_ptr failure;
   const auto run = [&] {
     try {
       Augmenter augmenter;
-      for (std::size_t image = next++; image < images; image = next++) augment_image(work, image, augmenter);
+      for (std::size_t image = next++; image < images; image = next++) work(image, augmenter);
     } catch (...) {
       const std::lock_guard<std::mutex> held(lock);
       failure = std::current_exception();
@@ -46,6 +53,18 @@ void augment_batch(const AugmentWork& work, int threads) {
   run();
   for (std::thread& other : others) other.join();
   if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+void augment_batch(const AugmentWork& work, int threads) {
+  share(work.batch->seeds.size(), threads,
+        [&](std::size_t image, Augmenter& augmenter) { augment_image(work, image, augmenter); });
+}
+
+void augment_masks(const MaskWork& work, int threads) {
+  share(work.batch->seeds.size(), threads,
+        [&](std::size_t image, Augmenter& augmenter) { augment_mask(work, image, augmenter); });
 }
 
 }  // namespace fasttrain

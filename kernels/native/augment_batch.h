@@ -33,6 +33,16 @@ struct AugmentWork {
   std::uint8_t* out_masks;
 };
 
+// A batch of masks of one size, changed in place.
+struct MaskWork {
+  const AugmentBatch* batch;
+  std::uint8_t* masks;  // images x height x width
+  int height, width;
+  bool erases;  // what is erased of an image gets the fill value
+};
+
+void augment_masks(const MaskWork& work, int threads);
+
 // Work with as many threads, an image at a time each.
 void augment_batch(const AugmentWork& work, int threads);
 

@@ -111,18 +111,41 @@ double mirrored(double at, int length) {
   return std::min(at, period - at);
 }
 
+// Where each pixel looks.
+class Elastic {
+ public:
+  Elastic(int height, int width, const Effect& effect)
+      : height_(height), width_(width), alpha_(effect.arguments[0]),
+        across_(uniform_plane(height, width, 0.005 * height, effect.seed, effect.stream)),
+        down_(uniform_plane(height, width, 0.005 * height, effect.seed, effect.stream + 1)) {
+    const double sigma = 0.01 * std::max(height, width);
+    smooth(across_, sigma);
+    smooth(down_, sigma);
+  }
+
+  double x(int y, int x) const { return mirrored(x + across_.at(y, x) * alpha_, width_); }
+  double y(int y, int x) const { return mirrored(y + down_.at(y, x) * alpha_, height_); }
+  // The pixel of a mask that is shown.
+  std::size_t nearest(double at_x, double at_y) const {
+    const int near_x = std::min(static_cast<int>(at_x + 0.5), width_ - 1);
+    const int near_y = std::min(static_cast<int>(at_y + 0.5), height_ - 1);
+    return std::size_t(width_) * near_y + near_x;
+  }
+
+ private:
+  int height_, width_;
+  double alpha_;
+  Plane across_, down_;
+};
+
 void elastic(const EffectImage& image, const Effect& effect) {
   const int height = image.height, width = image.width;
-  const double reach = 0.005 * height, sigma = 0.01 * std::max(height, width), alpha = effect.arguments[0];
-  Plane across = uniform_plane(height, width, reach, effect.seed, effect.stream);
-  Plane down = uniform_plane(height, width, reach, effect.seed, effect.stream + 1);
-  smooth(across, sigma);
-  smooth(down, sigma);
+  const Elastic looks(height, width, effect);
   std::memcpy(image.spare, image.pixels, std::size_t{3} * height * width);
   std::vector<std::uint8_t> mask;
   if (image.mask != nullptr) mask.assign(image.mask, image.mask + std::size_t(height) * width);
   each_pixel(image, [&](std::uint8_t* pixel, int y, int x) {
-    const double at_x = mirrored(x + across.at(y, x) * alpha, width), at_y = mirrored(y + down.at(y, x) * alpha, height);
+    const double at_x = looks.x(y, x), at_y = looks.y(y, x);
     const int left = std::min(static_cast<int>(at_x), width - 1), top = std::min(static_cast<int>(at_y), height - 1);
     const int right = std::min(left + 1, width - 1), bottom = std::min(top + 1, height - 1);
     const double share_x = at_x - left, share_y = at_y - top;
@@ -134,10 +157,7 @@ void elastic(const EffectImage& image, const Effect& effect) {
       const double lower = value(bottom, left, i) + (value(bottom, right, i) - value(bottom, left, i)) * share_x;
       pixel[i] = rounded(upper + (lower - upper) * share_y);
     }
-    if (image.mask == nullptr) return;
-    const int near_x = std::min(static_cast<int>(at_x + 0.5), width - 1);
-    const int near_y = std::min(static_cast<int>(at_y + 0.5), height - 1);
-    image.mask[std::size_t(width) * y + x] = mask[std::size_t(width) * near_y + near_x];
+    if (image.mask != nullptr) image.mask[std::size_t(width) * y + x] = mask[looks.nearest(at_x, at_y)];
   });
 }
 
@@ -244,6 +264,14 @@ void spatter(const EffectImage& image, const Effect& effect) {
 }
 
 }  // namespace
+
+void move_mask(std::uint8_t* mask, int height, int width, const Effect& effect) {
+  const Elastic looks(height, width, effect);
+  const std::vector<std::uint8_t> before(mask, mask + std::size_t(height) * width);
+  for (int y = 0; y < height; ++y) {
+    for (int x = 0; x < width; ++x) mask[std::size_t(width) * y + x] = before[looks.nearest(looks.x(y, x), looks.y(y, x))];
+  }
+}
 
 void apply_effect(const EffectImage& image, const Effect& effect) {
   const float* arguments = effect.arguments;

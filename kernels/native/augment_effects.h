@@ -24,4 +24,7 @@ struct Effect {
 
 void apply_effect(const EffectImage& image, const Effect& effect);
 
+// What a geometric one (elastic) does to a mask.
+void move_mask(std::uint8_t* mask, int height, int width, const Effect& effect);
+
 }  // namespace fasttrain

@@ -62,6 +62,18 @@ void augment(const Bytes& pixels, py::array& out, const std::string& dtype, cons
   augment_batch(work, threads);
 }
 
+// The masks of a batch, moved in place as a program moves its images.
+void move_masks(Bytes& masks, const py::tuple& program, bool erases, int threads) {
+  const bool fits = masks.ndim() == 3 && masks.writeable() && masks.shape(1) >= 1 && masks.shape(2) >= 1 &&
+                    masks.shape(1) <= kMaxSide && masks.shape(2) <= kMaxSide;
+  if (!fits) throw py::value_error("masks must be a writable, contiguous (B, H, W) uint8 array");
+  const AugmentBatch batch = augment_batch_of(program, masks.shape(0));
+  const MaskWork work{&batch, masks.mutable_data(), static_cast<int>(masks.shape(1)), static_cast<int>(masks.shape(2)),
+                      erases};
+  const py::gil_scoped_release unlocked;
+  augment_masks(work, threads);
+}
+
 // Images of a batch, each mixed with the one that stands as far from the end as it does from the beginning, in place.
 void mix_reversed(py::array_t<float, py::array::c_style> images, const Arguments& shares, int threads) {
   if (images.ndim() < 1 || shares.ndim() != 1 || shares.shape(0) != images.shape(0) || !images.writeable()) {
@@ -129,6 +141,8 @@ void bind_augment(py::module_& module) {
   module.def("augment", &augment, py::kw_only(), py::arg("pixels").noconvert(), py::arg("out").noconvert(),
              py::arg("dtype"), py::arg("scale"), py::arg("shift"), py::arg("program"), py::arg("masks").none(true),
              py::arg("out_masks").none(true), py::arg("threads"));
+  module.def("augment_masks", &move_masks, py::arg("masks").noconvert(), py::arg("program"), py::arg("erases"),
+             py::arg("threads"));
   module.def("mix_reversed", &mix_reversed, py::arg("images").noconvert(), py::arg("shares"), py::arg("threads"));
 }
 

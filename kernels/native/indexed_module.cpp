@@ -126,7 +126,7 @@ class Reader {
       one.resized_height = number(resized, 1, size, 1 << 20);
       one.offset_x = number(windows, 0, 0, one.resized_width - size);
       one.offset_y = number(windows, 1, 0, one.resized_height - size);
-      one.size = size;
+      one.columns = one.lines = one.pitch = size;
       one.filter = filter_of(filter);
       one.hflip = hflip[static_cast<std::size_t>(i)];
       one.vflip = vflip[static_cast<std::size_t>(i)];

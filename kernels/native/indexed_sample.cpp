@@ -14,7 +14,7 @@ void IndexedSample::fill(const Sample& sample, const Targets& targets) {
   outs_.resize(count);
   for (std::size_t i = 0; i < count; ++i) {
     views_[i].plan(targets.first[i].view, header, targets.fast);
-    outs_[i] = targets.first[i].out;
+    outs_[i] = targets.first[i].window(targets.output.kind);
   }
   make_indexed_views(decoder_, views_, targets.output, outs_.data());
 }

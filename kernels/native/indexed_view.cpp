@@ -42,10 +42,10 @@ int IndexedView::add_axes(const IndexedHeader& header, int component) {
   const int width = (header.width * across + whole_across - 1) / whole_across;  // samples
   const int height = (header.height * down + whole_down - 1) / whole_down;
   make_axis(span_of(view.left, view.width, static_cast<double>(across) / whole_across, width, view.resized_width,
-                    view.offset_x, view.size),
+                    view.offset_x, view.columns),
             view.filter, view.hflip, x_[component]);
   make_axis(span_of(view.top, view.height, static_cast<double>(down) / whole_down, height, view.resized_height,
-                    view.offset_y, view.size),
+                    view.offset_y, view.lines),
             view.filter, false, y_[component]);
   return component;
 }
@@ -73,7 +73,7 @@ void IndexedView::set_eighths(int eighths, const IndexedHeader& header) {
   }
   kernels_ = &plane_kernels(current_simd());
   held_ = 1;
-  for (int line = 0; line < view_.size; line += kernels_->lines) {
+  for (int line = 0; line < view_.lines; line += kernels_->lines) {
     for (int i = 0; i < components_; ++i) {
       const Axis& y = y_[sources_[i].axes];
       held_ = std::max(held_, stop_of(line) - (y.low + y.starts[line]) / sources_[i].unit_lines);
@@ -82,7 +82,7 @@ void IndexedView::set_eighths(int eighths, const IndexedHeader& header) {
 }
 
 int IndexedView::stop_of(int line) const {
-  const int last_line = std::min(line + kernels_->lines, view_.size) - 1;
+  const int last_line = std::min(line + kernels_->lines, view_.lines) - 1;
   int stop = 0;
   for (int i = 0; i < components_; ++i) {
     const Axis& y = y_[sources_[i].axes];
@@ -96,9 +96,9 @@ void IndexedView::start(const Output& output, void* out) {
   kind_ = output.kind;
   out_ = static_cast<std::uint8_t*>(out);
   line_ = 0;
-  const auto outputs = static_cast<std::size_t>(view_.size);
+  const auto outputs = static_cast<std::size_t>(view_.columns);
   pass_ = {};
-  pass_.outputs = view_.size;
+  pass_.outputs = view_.columns;
   pass_.mixing = mixing_;
   std::copy(output.scale, output.scale + 3, pass_.scale);
   std::copy(output.shift, output.shift + 3, pass_.shift);
@@ -125,7 +125,7 @@ void IndexedView::start(const Output& output, void* out) {
 
 void IndexedView::step(const IndexedDecoder& decoder) {
   for (int place = 0; place < kernels_->lines; ++place) {
-    const int line = std::min(line_ + place, view_.size - 1);  // the last one is done once more instead of none
+    const int line = std::min(line_ + place, view_.lines - 1);  // the last one is done once more instead of none
     for (int i = 0; i < components_; ++i) {
       const Axis& x = x_[sources_[i].axes];
       const Axis& y = y_[sources_[i].axes];
@@ -134,12 +134,12 @@ void IndexedView::step(const IndexedDecoder& decoder) {
       for (int k = 0; k < y.taps; ++k) rows[k] = decoder.line(i, first + k) + (x.low - decoder.left(i));
       pass_.planes[i].row_weights[place] = y.of(line);
     }
-    const int target = view_.vflip ? view_.size - 1 - line : line;
+    const int target = view_.vflip ? view_.lines - 1 - line : line;
     pass_.out[place] = line_ + place > line
                            ? spare_.data()
-                           : out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.size;
+                           : out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.pitch;
   }
-  line_ = std::min(line_ + kernels_->lines, view_.size);
+  line_ = std::min(line_ + kernels_->lines, view_.lines);
   kernels_->finish[static_cast<int>(kind_)](pass_);
 }
 

@@ -28,9 +28,9 @@ class IndexedView {
   const Axis& across(int component) const { return x_[sources_[component].axes]; }
   const Axis& down(int component) const { return y_[sources_[component].axes]; }
 
-  // Begin; `out` has room for size x size pixels.
+  // Begin; `out` is where the window begins.
   void start(const Output& output, void* out);
-  bool done() const { return line_ == view_.size; }
+  bool done() const { return line_ == view_.lines; }
   int next_stop() const { return stop_of(line_); }  // behind the last row of MCUs that the next step needs
   void step(const IndexedDecoder& decoder);         // the next lines of the window; what they need has been decoded
 

@@ -168,21 +168,24 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
                                 const std::vector<std::optional<std::string>>& paths, const Numbers& sizes,
                                 const Numbers& index, const Numbers& boxes, const Numbers& resized,
                                 const Numbers& windows, const Flags& hflip, const Flags& vflip, const py::object& keep,
-                                const Numbers& keep_at, const py::object& program) {
+                                const Numbers& keep_at, const py::object& program,
+                                const Numbers& places) {
   auto work = std::make_shared<BatchWork>();
   work->output.kind = pixel_of(dtype);
   std::copy(scale.begin(), scale.end(), work->output.scale);
   std::copy(shift.begin(), shift.end(), work->output.shift);
   work->fast = fast;
   const auto item = static_cast<py::ssize_t>(bytes_of(work->output.kind));
-  const bool fits = out.ndim() == 4 && out.shape(1) == out.shape(2) && out.shape(1) >= 1 && out.shape(3) == 3 &&
+  const bool fits = out.ndim() == 4 && out.shape(1) >= 1 && out.shape(2) >= 1 && out.shape(3) == 3 &&
                     out.itemsize() == item && (out.flags() & py::array::c_style) && out.writeable();
-  if (!fits) throw py::value_error("out must be a writable, contiguous (B, size, size, 3) array of the right item size");
+  if (!fits) throw py::value_error("out must be a writable, contiguous (B, height, width, 3) array of the right item size");
   const py::ssize_t entries = out.shape(0), count = stored.size();
   if (count > 0 ? entries == 0 || entries % count != 0 : entries != 0) {
     throw py::value_error("out must hold the same number of views of each sample, at least one");
   }
-  const int size = narrow(out.shape(1));
+  const int height = narrow(out.shape(1)), width = narrow(out.shape(2));
+  const bool placed = places.size() > 0;
+  if (placed) check_shape(places, entries, 4, "places");
   check_shape(stored, count, 1, "stored");
   check_shape(buffer, count, 1, "buffer");
   check_shape(offsets, count, 1, "offsets");
@@ -213,13 +216,16 @@ std::unique_ptr<Filling> submit(const std::shared_ptr<BatchPool>& pool, const py
   work->views = count > 0 ? narrow(entries / count) : 1;
   work->targets.resize(static_cast<std::size_t>(entries));
   auto* first = static_cast<std::uint8_t*>(const_cast<void*>(out.data()));
-  const std::size_t stride = static_cast<std::size_t>(item) * 3 * size * size;
+  const std::size_t stride = static_cast<std::size_t>(item) * 3 * height * width;
   for (py::ssize_t e = 0; e < entries; ++e) {
     Target& target = work->targets[static_cast<std::size_t>(e % count * work->views + e / count)];
     target.view = {narrow(boxes.at(e, 0)),   narrow(boxes.at(e, 1)),   narrow(boxes.at(e, 2)),
                    narrow(boxes.at(e, 3)),   narrow(resized.at(e, 0)), narrow(resized.at(e, 1)),
-                   narrow(windows.at(e, 0)), narrow(windows.at(e, 1)), size,
-                   kind,                     hflip.at(e) != 0,         vflip.at(e) != 0};
+                   narrow(windows.at(e, 0)), narrow(windows.at(e, 1)), placed ? narrow(places.at(e, 2)) : width,
+                   placed ? narrow(places.at(e, 3)) : height, width, kind, hflip.at(e) != 0, vflip.at(e) != 0};
+    target.height = height;
+    target.place_x = placed ? narrow(places.at(e, 0)) : 0;
+    target.place_y = placed ? narrow(places.at(e, 1)) : 0;
     target.out = first + stride * static_cast<std::size_t>(e);
     target.entry = static_cast<std::size_t>(e);
   }
@@ -245,7 +251,7 @@ void bind_loading(py::module_& module) {
            py::arg("fast"), py::arg("filter"), py::arg("stored"), py::arg("buffers"), py::arg("buffer"),
            py::arg("offsets"), py::arg("lengths"), py::arg("paths"), py::arg("sizes"), py::arg("index"),
            py::arg("boxes"), py::arg("resized"), py::arg("windows"), py::arg("hflip"), py::arg("vflip"),
-           py::arg("keep"), py::arg("keep_at"), py::arg("program").none(true));
+           py::arg("keep"), py::arg("keep_at"), py::arg("program").none(true), py::arg("places"));
   module.def("usable_simd", [] {
     std::vector<std::string> names;
     for (const Simd level : usable_simd()) names.push_back(simd_name(level));

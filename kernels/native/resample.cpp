@@ -46,8 +46,8 @@ std::size_t Resampler::bytes() const {
 
 void Resampler::plan(const View& view, double ratio, int width, int height) {
   view_ = view;
-  const Span x = span_of(view.left, view.width, ratio, width, view.resized_width, view.offset_x, view.size);
-  const Span y = span_of(view.top, view.height, ratio, height, view.resized_height, view.offset_y, view.size);
+  const Span x = span_of(view.left, view.width, ratio, width, view.resized_width, view.offset_x, view.columns);
+  const Span y = span_of(view.top, view.height, ratio, height, view.resized_height, view.offset_y, view.lines);
   make_axis(x, view.filter, view.hflip, x_);
   make_axis(y, view.filter, false, y_);  // rows come from the top down; a flip only changes where they go
   region_ = {x_.low, y_.low, x_.high, y_.high};
@@ -73,8 +73,8 @@ void Resampler::step(RowSource& source) {
   const std::size_t columns = static_cast<std::size_t>(region_.right - region_.left);
   float* row = block_.data() + (pass_.in[r] - pass_.in[0]);
   resample_kernels(current_simd()).vertical(rows_.data(), y_.of(line_), count, 3 * columns, row);
-  const int target = view_.vflip ? view_.size - 1 - line_ : line_;
-  pass_.out[r] = out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.size;
+  const int target = view_.vflip ? view_.lines - 1 - line_ : line_;
+  pass_.out[r] = out_ + static_cast<std::size_t>(target) * 3 * bytes_of(kind_) * view_.pitch;
   ++line_;
   if (r == kBlockRows - 1 || done()) finish_block();
 }

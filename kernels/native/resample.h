@@ -15,8 +15,9 @@ namespace fasttrain {
 struct View {
   int left, top, width, height;  // the box
   int resized_width, resized_height;
-  int offset_x, offset_y;  // the window of `size` x `size` in the resized box
-  int size;
+  int offset_x, offset_y;  // the window in the resized box
+  int columns, lines;      // of the window
+  int pitch;               // pixels from a line of the output to the next
   Filter filter;
   bool hflip, vflip;
 };
@@ -59,9 +60,9 @@ class Resampler {
   const Axis& across() const { return x_; }
   const Axis& down() const { return y_; }
 
-  // Begin; `left` is the left edge of the rows that will come, and `out` has room for size x size pixels.
+  // Begin; `left` is the left edge of the rows that will come, and `out` is where the window begins.
   void start(int left, const Output& output, void* out);
-  bool done() const { return line_ == view_.size; }
+  bool done() const { return line_ == view_.lines; }
   int next_end() const { return region_.top + y_.starts[line_] + y_.counts[line_]; }  // behind the last row to be read next
   void step(RowSource& source);                                                      // the next line of the window
 

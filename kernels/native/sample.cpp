@@ -52,7 +52,7 @@ Region plan_views(const Targets& targets, double ratio, int width, int height, S
 }
 
 void make_views(const Targets& targets, int left, RowSource& rows, Scratch& scratch) {
-  for (int i = 0; i < targets.count; ++i) scratch.views[i].start(left, targets.output, targets.first[i].out);
+  for (int i = 0; i < targets.count; ++i) scratch.views[i].start(left, targets.output, targets.first[i].window(targets.output.kind));
   resample(scratch.views, rows);
 }
 
@@ -129,7 +129,8 @@ Stream read_file(const Sample& sample, std::vector<std::uint8_t>& memory) {
 }
 
 // Why a sample's bytes, box or window cannot be right; null when they can.
-const char* fault_of(const Sample& sample, const View& view) {
+const char* fault_of(const Sample& sample, const Target& target) {
+  const View& view = target.view;
   const auto inside = [](int start, int length, int limit) {
     return start >= 0 && length >= 1 && length <= limit && start <= limit - length;
   };
@@ -140,8 +141,11 @@ const char* fault_of(const Sample& sample, const View& view) {
   if (!inside(0, view.resized_width, kMaxResized) || !inside(0, view.resized_height, kMaxResized)) {
     return "the size that it is to be resized to is impossible";
   }
-  if (!inside(view.offset_x, view.size, view.resized_width) || !inside(view.offset_y, view.size, view.resized_height)) {
+  if (!inside(view.offset_x, view.columns, view.resized_width) || !inside(view.offset_y, view.lines, view.resized_height)) {
     return "its window lies outside of the resized image";
+  }
+  if (!inside(target.place_x, view.columns, view.pitch) || !inside(target.place_y, view.lines, target.height)) {
+    return "its window does not fit where it is to go";
   }
   const std::uint64_t bytes = std::uint64_t{3} * sample.width * sample.height;
   if (sample.stored == Stored::raw && sample.length != bytes) return "its pixels are not as many as its size says";
@@ -150,7 +154,7 @@ const char* fault_of(const Sample& sample, const View& view) {
 
 void fill(const Sample& sample, const Targets& targets, Scratch& scratch) {
   for (int i = 0; i < targets.count; ++i) {
-    if (const char* fault = fault_of(sample, targets.first[i].view)) throw JpegError(fault);
+    if (const char* fault = fault_of(sample, targets.first[i])) throw JpegError(fault);
   }
   switch (sample.stored) {
     case Stored::raw:
@@ -171,18 +175,23 @@ void fill(const Sample& sample, const Targets& targets, Scratch& scratch) {
 
 // Make views as bytes, and of each, while it is in the cache, what is to be stored.
 void fill_augmented(const Sample& sample, const Targets& targets, Scratch& scratch) {
-  const int size = targets.first[0].view.size;
-  const std::size_t each = std::size_t{3} * size * size;
+  const std::size_t each = 3 * targets.first[0].pixels();
+  const int width = targets.first[0].view.pitch, height = targets.first[0].height;
   scratch.bytes.resize(each * targets.count);
   scratch.targets.assign(targets.first, targets.first + targets.count);
-  for (int i = 0; i < targets.count; ++i) scratch.targets[i].out = scratch.bytes.data() + each * i;
+  for (int i = 0; i < targets.count; ++i) {
+    std::uint8_t* frame = scratch.bytes.data() + each * i;
+    scratch.targets[i].out = frame;
+    const std::uint8_t(&fill)[3] = targets.augment->style.fill;
+    for (std::size_t at = 0; !targets.first[i].is_filled() && at < each; ++at) frame[at] = fill[at % 3];
+  }
   const Output bytes{Pixel::uint8, {1.0f, 1.0f, 1.0f}, {0.0f, 0.0f, 0.0f}};
   fill(sample, Targets{scratch.targets.data(), targets.count, bytes, targets.fast, nullptr}, scratch);
   ColourScale scale;
   std::copy(targets.output.scale, targets.output.scale + 3, scale.scale);
   std::copy(targets.output.shift, targets.output.shift + 3, scale.shift);
   for (int i = 0; i < targets.count; ++i) {
-    std::memcpy(scratch.augmenter.begin(size, size), scratch.bytes.data() + each * i, each);
+    std::memcpy(scratch.augmenter.begin(height, width), scratch.bytes.data() + each * i, each);
     scratch.augmenter.run(targets.augment->of(targets.first[i].entry), targets.augment->style);
     scratch.augmenter.store(targets.output.kind, scale, targets.first[i].out);
   }

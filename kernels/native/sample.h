@@ -31,11 +31,21 @@ struct Sample {
   std::uint8_t* keep = nullptr;  // where the pixels of the whole image are to be left, if they are
 };
 
-// A view of a sample, and where its size x size pixels go.
+// A view of a sample, and where its pixels go: into a frame, which may be larger than the view's window.
 struct Target {
-  View view;
-  void* out;
-  std::size_t entry;  // number of the view in the batch
+  View view;           // its pitch is the width of the frame
+  void* out;           // the frame
+  std::size_t entry;   // number of the view in the batch
+  int height;          // of the frame
+  int place_x, place_y;  // of the window in the frame
+
+  std::size_t pixels() const { return static_cast<std::size_t>(view.pitch) * height; }
+  // Where the window begins.
+  void* window(Pixel kind) const {
+    const std::size_t before = static_cast<std::size_t>(view.pitch) * place_y + place_x;
+    return static_cast<std::uint8_t*>(out) + 3 * bytes_of(kind) * before;
+  }
+  bool is_filled() const { return view.columns == view.pitch && view.lines == height; }
 };
 
 // What is to be made of a sample: so many views of it, at least one.

@@ -210,7 +210,7 @@ def test_arrays_that_do_not_fit_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         sources = Sources(**{**stored_elsewhere(2).__dict__, **changed})
         pool.submit(sources, geometry, np.zeros((2, 4, 4, 3), np.uint8), PixelFormat())
-    for out in (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4, 6), np.uint8)[..., ::2]):
+    for out in (np.zeros((2, 4, 4, 4), np.uint8), np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4, 6), np.uint8)[..., ::2]):
         with pytest.raises(ValueError, match="out must be"):
             pool.submit(stored_elsewhere(2), geometry, out, PixelFormat())
     pool.close()

@@ -12,7 +12,7 @@ from fasttrain.base.config import Settings
 from fasttrain.base.errors import ConfigError
 from fasttrain.kernels import mixing as kernels
 from fasttrain.kernels.mixing_pairs import mix_reversed
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, MaskedBatch
 from fasttrain.loading.randomness import Operation, uniforms
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -183,6 +183,17 @@ def _boxes(settings: Mixing, shares: np.ndarray, draw: np.ndarray, height: int, 
     return np.stack(sides, 1)
 
 
+def cut_masks(masks: Tensor, plan: MixPlan, partner: Tensor, together: Tensor) -> Tensor:
+    """Masks (B, H, W) with the boxes of a plan cut from those of their partners, where both are there."""
+    if not plan.cut.any():
+        return masks
+    boxes = torch.from_numpy(plan.boxes).to(masks.device, non_blocking=True)
+    top, bottom, left, right = (side[:, None, None] for side in torch.where(together[:, None], boxes, 0).unbind(1))
+    y = torch.arange(masks.shape[1], device=masks.device)[None, :, None]
+    x = torch.arange(masks.shape[2], device=masks.device)[None, None, :]
+    return torch.where((y >= top) & (y < bottom) & (x >= left) & (x < right), masks[partner], masks)
+
+
 class Mixer:
     """Mixes batches.
 
@@ -211,17 +222,20 @@ class Mixer:
         """The batch with mixed images (the given ones may be overwritten), and targets (B, C) float32; None where
         labels are not mixed.
 
-        Masked samples are mixed with nothing, and nothing with them.
+        Masked samples are mixed with nothing, and nothing with them. Masks are cut as their images are, and stand for
+        the targets.
 
         Args:
             step: number of the batch in the run.
 
         Raises:
-            ConfigError: the batch holds several views of each sample.
+            ConfigError: the batch holds several views of each sample, or masks that would have to be blended.
         """
         images = batch.images
         if images.dim() != 4:
             raise ConfigError("images of several views are not mixed; turn mixup, cutmix and the like off")
+        if isinstance(batch, MaskedBatch) and (self.settings.mixup or self.settings.spectral.prob):
+            raise ConfigError("masks cannot be blended; of mixup, cutmix and spectral only cutmix goes with masks")
         count, _, height, width = images.shape
         plan = plan_mix(self.settings, count, height, width, self._seed, step, self._rank)
         partner = torch.arange(count - 1, -1, -1, device=images.device)
@@ -229,6 +243,8 @@ class Mixer:
         images = self._restyle(images, plan, partner, together)
         shares = self._shares(plan.shares, together)
         images = self._mixed(images, plan, partner, shares, together)
+        if isinstance(batch, MaskedBatch):
+            return batch._replace(images=images, masks=cut_masks(batch.masks, plan, partner, together)), None
         targets = self._targets(batch.labels, partner, shares) if self.settings.mixes_labels else None
         return batch._replace(images=images), targets
 

@@ -93,6 +93,7 @@ class Augment(Settings):
         grey: probability of losing all colour.
         warp: interpolation of rotations, shears and translations.
         fill: colour of what they leave empty; None for the view's mean.
+        erased_masks: what masks are where the image is erased: ``ignore``, or ``keep``: what they were.
         same_crop: the views of a sample show the same crop and flip; the first is left at that, the others are
             augmented. Made for AugMix's consistency loss, with three views.
     """
@@ -107,6 +108,7 @@ class Augment(Settings):
     dropout: Dropout = Dropout()
     warp: Literal["bilinear", "nearest"] = "bilinear"
     fill: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = Field(default=None, min_length=3, max_length=3)
+    erased_masks: Literal["ignore", "keep"] = "ignore"
     same_crop: bool = False
 
     @field_validator("policy")

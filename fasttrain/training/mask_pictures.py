@@ -1,0 +1,71 @@
+"""Samples with their masks as the model sees them: coloured overlays, with a legend."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from fasttrain.base.palette import Colour, default_palette
+from fasttrain.beton_build.mask_info import IGNORE, MaskInfo
+from fasttrain.loading.batch import MaskedBatch
+from fasttrain.training.pictures import pixels_of, shown_name
+
+OPACITY = 0.5
+_MARGIN, _LINE, _SWATCH, _ENTRY = 6, 20, 14, 130  # pixels
+_STRIPE = 6  # pixels of the stripes that stand for what counts for nothing
+
+
+def overlay(pixels: np.ndarray, mask: np.ndarray, palette: Sequence[Colour], opacity: float = OPACITY) -> np.ndarray:
+    """An image (H, W, 3) uint8 under the colours of its mask (H, W) uint8; striped where the mask is `IGNORE`.
+
+    Args:
+        palette: colours of the classes from 0 on.
+        opacity: of the colours, 0 to 1.
+    """
+    table = np.full((256, 3), 255, np.float32)
+    table[: len(palette)] = np.array(palette, np.float32)[:256]
+    mixed = (1 - opacity) * pixels + opacity * table[mask]
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    dark = 0.35 * pixels + np.where((x + y) // _STRIPE % 2, 110, 0)[..., None]
+    result: np.ndarray = np.where((mask == IGNORE)[..., None], dark, mixed).round().clip(0, 255).astype(np.uint8)
+    return result
+
+
+def mask_pictures(batch: MaskedBatch, info: MaskInfo, mean: Sequence[float], std: Sequence[float]) -> list[np.ndarray]:
+    """Each valid sample of a batch (its first view), beside it the same under its mask: uint8 (H, 2 W, 3)."""
+    first = (batch.images, batch.masks) if batch.images.ndim == 4 else (batch.images[0], batch.masks[0])
+    rows = torch.nonzero(batch.valid)[:, 0]
+    images, masks = pixels_of(first[0][rows], mean, std), first[1][rows].cpu().numpy()
+    colours = colours_of(info)
+    return [
+        np.concatenate([pixels, overlay(pixels, mask, colours)], 1) for pixels, mask in zip(images, masks, strict=True)
+    ]
+
+
+def colours_of(info: MaskInfo, classes: int = IGNORE) -> tuple[Colour, ...]:
+    """The declared palette, or one for as many classes as there may be."""
+    return info.palette if info.palette is not None else default_palette(classes)
+
+
+def mask_grid(pictures: Sequence[np.ndarray], info: MaskInfo, used: Sequence[int], columns: int = 2) -> np.ndarray:
+    """Pictures of `mask_pictures` side by side, and below them the colours of the classes that are `used`: uint8
+    (H, W, 3)."""
+    high, wide = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    width = columns * (wide + _MARGIN) + _MARGIN
+    across = max(1, (width - _MARGIN) // _ENTRY)
+    legend = -(-(len(used) + 1) // across) * _LINE
+    grid = Image.new("RGB", (width, rows * (high + _MARGIN) + 2 * _MARGIN + legend), "white")
+    for number, picture in enumerate(pictures):
+        left, top = number % columns * (wide + _MARGIN), number // columns * (high + _MARGIN)
+        grid.paste(Image.fromarray(picture), (_MARGIN + left, _MARGIN + top))
+    drawing, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
+    colours, names = colours_of(info), info.classes
+    entries = [(shown_name(number, names), colours[number]) for number in used]
+    for number, (name, colour) in enumerate([*entries, ("ignored (striped)", (110, 110, 110))]):
+        left = _MARGIN + number % across * _ENTRY
+        top = rows * (high + _MARGIN) + _MARGIN + number // across * _LINE
+        drawing.rectangle((left, top, left + _SWATCH, top + _SWATCH), colour, "black")
+        drawing.text((left + _SWATCH + 4, top), name, "black", font)
+    return np.asarray(grid)
