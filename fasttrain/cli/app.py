@@ -12,7 +12,7 @@ import typer
 from fasttrain.base.command_log import Ending, logged
 from fasttrain.base.errors import FasttrainError
 from fasttrain.base.process import is_main
-from fasttrain.cli import bench, data, demo, doctor, models, runs, scores
+from fasttrain.cli import bench, data, demo, doctor, models, recipe, runs, scores
 
 app = typer.Typer(
     name="fasttrain",
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 
-_GROUPS: tuple[ModuleType, ...] = (data, models, scores, runs, bench, doctor, demo)
+_GROUPS: tuple[ModuleType, ...] = (data, models, scores, recipe, runs, bench, doctor, demo)
 for _group in _GROUPS:
     _group.register(app)
 

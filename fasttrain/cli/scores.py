@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fasttrain.cli import score_evaluation
 from fasttrain.cli.output import JsonOption, finish
 
 Table = Annotated[Path, typer.Argument(help="A score table (.arrow).")]
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group.command("import")(import_)
     group.command("export")(export)
     group.command("show")(show)
+    score_evaluation.register(group)
     app.add_typer(group, name="scores")
     app.command("ensemble")(ensemble)
     app.command("redistribute")(redistribute)
