@@ -70,8 +70,8 @@ def _key_problems(stage: Stage, toolbox: Toolbox) -> Iterator[str]:
             yield f"stage {stage.name}: {key} is set by the runner; leave it out"
     if kind.takes_settings:
         return  # the settings themselves say what they know
-    options = toolbox.options(kind.command) or {}
-    known = [key for key in (*(entry.key for entry in kind.inputs), *options) if key not in RESERVED]
+    options = {*(toolbox.options(kind.command) or {}), *kind.renamed} - set(kind.renamed.values()) - RESERVED
+    known = [*(entry.key for entry in kind.inputs), *sorted(options)]
     for key in stage.body:
         if key not in known and key not in RESERVED:
             hint = nearest_name(key, list(dict.fromkeys([*known, *HEAD_KEYS])))

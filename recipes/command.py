@@ -57,8 +57,9 @@ def command_of(stage: Stage, toolbox: Toolbox, folder: Path, locate: Locate) -> 
                 continue
             paths = [path for _, path in _paths(entry, body, locate)] if entry is not None else None
             given = value if paths is None else paths if isinstance(value, list) else paths[0]
-            if key in options and given is not None:
-                words += options[key].words(given)
+            option = options.get(kind.renamed.get(key, key))
+            if option is not None and given is not None:
+                words += option.words(given)
     for output in kind.outputs_of(body).values():
         if output.option:
             words += [output.option, str(folder / output.file_of(body))]

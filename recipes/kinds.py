@@ -91,6 +91,7 @@ class Kind:
         torchrun: may be several processes.
         counts_processes: the result depends on their number.
         defaults: options that a recipe need not say, from the body and the names of its inputs.
+        renamed: options that recipes know under other names, as keys of stages are taken: theirs, and the command's.
         same_classes: inputs whose classes must be equal, and are those of the outputs.
         known_classes: pairs of inputs; the classes of the first must be among those of the second.
         work: what its time is proportional to: ``samples`` of `sized_by`, or ``samples*epochs``.
@@ -108,6 +109,7 @@ class Kind:
     torchrun: bool = False
     counts_processes: bool = False
     defaults: Callable[[Body], dict[str, Any]] = field(default=lambda _: {})
+    renamed: Mapping[str, str] = field(default_factory=dict)
     same_classes: tuple[str, ...] = ()
     known_classes: tuple[tuple[str, str], ...] = ()
     work: str | None = None
@@ -256,6 +258,7 @@ KINDS: tuple[Kind, ...] = (
             Input("ids", (IDS,)),
         ),
         outputs=_TABLE,
+        renamed={"space": "kind"},  # logits, probs or log_probs, as in `ensemble`
     ),
     Kind(
         "ensemble",
