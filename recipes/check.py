@@ -71,10 +71,11 @@ def _key_problems(stage: Stage, toolbox: Toolbox) -> Iterator[str]:
     if kind.takes_settings:
         return  # the settings themselves say what they know
     options = {*(toolbox.options(kind.command) or {}), *kind.renamed} - set(kind.renamed.values()) - RESERVED
-    known = [*(entry.key for entry in kind.inputs), *sorted(options)]
+    files = [entry.key for entry in kind.inputs if entry.positional or entry.key in options]
+    known = list(dict.fromkeys([*files, *sorted(options)]))
     for key in stage.body:
         if key not in known and key not in RESERVED:
-            hint = nearest_name(key, list(dict.fromkeys([*known, *HEAD_KEYS])))
+            hint = nearest_name(key, [*known, *HEAD_KEYS])
             yield f"stage {stage.name}: {kind.name} knows no {key!r}; {hint}"
 
 

@@ -15,10 +15,10 @@ from fasttrain.recipes.toolbox import Toolbox
 # What files hold. Labels that were withheld when a target set was built are of a type that `evaluate` alone takes.
 DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE = "dataset", "images", "checkpoint", "weights", "table"
 LABELS, WITHHELD, IDS, CLASSES, COUNTS = "labels", "withheld", "ids", "classes", "counts"
-SCORES, FIGURES, SUBMISSION, RULES = "scores", "figures", "submission", "rules"
+SCORES, FIGURES, SUBMISSION, RULES, RUN = "scores", "figures", "submission", "rules", "run"
 TYPES = (
     *(DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE, LABELS, WITHHELD, IDS, CLASSES, COUNTS),
-    *(SCORES, FIGURES, SUBMISSION, RULES),
+    *(SCORES, FIGURES, SUBMISSION, RULES, RUN),
 )
 RESULT = "result.json"  # the command's JSON object
 Body = Mapping[str, Any]
@@ -26,7 +26,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Input:
-    """A file that a stage reads.
+    """A file that a stage reads; an option that the command has not, is none.
 
     Attributes:
         key: of the stage; dotted within groups of settings.
@@ -194,6 +194,7 @@ KINDS: tuple[Kind, ...] = (
             Output("checkpoint", CHECKPOINT, "run/last.safetensors"),
             Output("best", CHECKPOINT, "run/best.safetensors", when=_given("val", "extra_val")),
             Output("averaged", CHECKPOINT, "run/swa.safetensors", when=_given("swa_start")),
+            Output("run", RUN, "run"),
         ),
         takes_settings=True,
         out_setting="run",
@@ -205,6 +206,20 @@ KINDS: tuple[Kind, ...] = (
         known_classes=(("val", "data"), ("extra_val", "data")),
         work="samples*epochs",
         sized_by="data",
+    ),
+    Kind(
+        "soup",
+        ("soup",),
+        inputs=(
+            Input("checkpoints", (CHECKPOINT,), many=True, positional=True),
+            Input("run", (RUN,)),
+            Input("val", _DATA),
+            Input("bn_data", _DATA),
+        ),
+        outputs=(Output("checkpoint", CHECKPOINT, "soup.safetensors", "--out"),),
+        uses_gpu=True,
+        same_classes=("checkpoints",),
+        known_classes=(("val", "checkpoints"),),
     ),
     Kind(
         "predict",
@@ -263,16 +278,32 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "ensemble",
         ("ensemble",),
-        inputs=(Input("tables", (TABLE,), many=True, required=True, positional=True),),
+        inputs=(
+            Input("tables", (TABLE,), many=True, required=True, positional=True),
+            Input("validation", (TABLE,), many=True),
+        ),
         outputs=_TABLE,
         same_classes=("tables",),
+    ),
+    Kind(
+        "adjust",
+        ("scores", "adjust"),
+        inputs=(
+            Input("table", (TABLE,), required=True, positional=True),
+            Input("fit_temperature", (TABLE,)),
+            Input("train_counts", (COUNTS,)),
+            Input("rules", (RULES,), words=("ood_cv",)),
+        ),
+        outputs=_TABLE,
+        same_classes=("table",),
     ),
     Kind(
         "redistribute",
         ("redistribute",),
         inputs=(
             Input("table", (TABLE,), required=True, positional=True),
-            Input("prior", (COUNTS,), words=("uniform",)),
+            Input("prior", (COUNTS, DATASET), words=("uniform", "estimate", "train")),
+            Input("calibrate", (TABLE,)),
         ),
         outputs=_TABLE,
         same_classes=("table",),
@@ -280,7 +311,13 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "pseudo",
         ("pseudo",),
-        inputs=(Input("table", (TABLE,), required=True, positional=True),),
+        inputs=(
+            Input("table", (TABLE,), required=True, positional=True),
+            Input("per_class", (RULES,)),
+            Input("agree", (TABLE,), many=True),
+            Input("merge", (LABELS,), many=True),
+            Input("labels", (LABELS,)),
+        ),
         outputs=(Output("labels", LABELS, "labels.csv", "--out"),),
         defaults=_origin,
         same_classes=("table",),

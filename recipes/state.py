@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from fasttrain.base.atomic import atomic_open, publish
 from fasttrain.base.errors import ConfigError
 from fasttrain.recipes.expand import Stage
@@ -169,10 +171,17 @@ class WorkFolder:
             found[output.name] = {
                 "file": name,
                 "type": output.type,
-                "hash": self.hashes.of(part / name),
+                "hash": self._hash_of_output(part / name),
                 "bytes": size,
             }
         return found
+
+    def _hash_of_output(self, path: Path) -> str:
+        """Content hash of a file; of a run's folder, of the weights in it."""
+        if not path.is_dir():
+            return self.hashes.of(path)
+        weights = sorted(path.glob("*.safetensors"))
+        return xxhash.xxh3_128_hexdigest("".join(f"{file.name} {self.hashes.of(file)}\n" for file in weights).encode())
 
     @contextmanager
     def locked(self, stage: Stage) -> Iterator[bool]:
@@ -205,7 +214,7 @@ def _old(final: Path) -> Path:
 
 def _is_whole(path: Path, output: dict[str, Any]) -> bool:
     try:
-        return bool(path.stat().st_size == output["bytes"])
+        return path.is_dir() or bool(path.stat().st_size == output["bytes"])
     except OSError:
         return False
 

@@ -123,10 +123,10 @@ def run(
         report[key] = outcome.in_state(state)
     finish({**report, "results": outcome.results} if json else {k: v for k, v in report.items() if v}, json)
     if failed:
-        lost = f", so {len(report['cancelled'])} that need them were not begun" if report["cancelled"] else ""
+        names, lost = ", ".join(failed[:5]), len(report["cancelled"])
         raise StagesFailed(
-            f"{len(failed)} of {len(outcome.states)} stages failed ({', '.join(failed[:5])}){lost}; see what their logs "
-            "say, mend it, and run the same line again: what is done stays done"
+            f"{len(failed)} of {len(outcome.states)} stages failed ({names}), and {lost} that need them were not begun; "
+            "see what their logs say, mend it, and run the same line again: what is done stays done"
         )
 
 

@@ -27,7 +27,7 @@ def finals(out: Path) -> dict[str, bytes]:
     """The outputs of all stages, without records and logs."""
     names = {"log.txt", RECORD}
     return {
-        str(path.relative_to(out)): path.read_bytes()
+        str(path.relative_to(out)): path.read_bytes().replace(bytes(out), b"OUT")
         for path in sorted((out / "stages").rglob("*"))
         if path.is_file() and path.name not in names and not path.name.endswith(".lock")
     }
