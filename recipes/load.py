@@ -24,6 +24,8 @@ def load_recipe(where: str | Path, overrides: list[str] | None = None) -> Recipe
     """
     path = find_recipe(where)
     values = _with_bases(path, ())
+    if "stages" not in values:
+        raise ConfigError(f"{path} is no recipe: it has no stages (settings of one run are for `fasttrain train`)")
     values.setdefault("name", path.stem)
     overrides = [_completed(override, values) for override in overrides or []]
     return load_settings(RecipeFile, without_none(apply_overrides(values, overrides)), str(path))

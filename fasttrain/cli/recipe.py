@@ -125,8 +125,8 @@ def run(
     if failed:
         names, lost = ", ".join(failed[:5]), len(report["cancelled"])
         raise StagesFailed(
-            f"{len(failed)} of {len(outcome.states)} stages failed ({names}), and {lost} that need them were not begun; "
-            "see what their logs say, mend it, and run the same line again: what is done stays done"
+            f"{len(failed)} of {len(outcome.states)} stages failed ({names}), and {lost} that need them were not "
+            "begun; see what their logs say, mend it, and run the same line again: what is done stays done"
         )
 
 

@@ -1,5 +1,6 @@
 """Loops, sweeps and references: which stages a recipe becomes, and what they take from each other."""
 
+from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasttrain.base.config import read_config
 from fasttrain.base.errors import ConfigError
 from fasttrain.cli.app import app
 from fasttrain.cli.toolbox import CommandLine
 from fasttrain.recipes.expand import RecipeProblems, Stage, after, before, chosen, expand
-from fasttrain.recipes.load import load_recipe
+from fasttrain.recipes.load import find_recipe, load_recipe
 from fasttrain.recipes.references import StageOutput, outputs_in
 from fasttrain.recipes.schema import RecipeFile
 
@@ -234,3 +236,7 @@ def test_recipes_that_come_along_are_found_by_name():
     assert load_recipe("small/pacs_rounds").name == "pacs_rounds"
     with pytest.raises(ConfigError, match="did you mean 'small/pacs_rounds'"):
         load_recipe("small/pacs_round")
+    with pytest.raises(ConfigError, match="has no stages"):
+        load_recipe(Path(str(files("fasttrain.recipes"))) / "cifar10.yaml")
+    with pytest.raises(ConfigError, match="fasttrain recipe run"):
+        read_config(find_recipe("pacs_rounds"))

@@ -52,10 +52,10 @@ def test_what_is_done_is_done_once_and_what_changed_again(recipe, scores, tmp_pa
 
 def test_equal_outputs_stop_the_work(recipe, scores, tmp_path):
     """A source that changed without any effect on what is made of it."""
-    run(recipe, tmp_path / "work")
+    run(recipe, tmp_path / "work", "--until", "ensemble")
     text = (scores / "a.csv").read_text()
     (scores / "a.csv").write_text(text.rstrip("\n"))
-    assert run(recipe, tmp_path / "work")["done"] == ["tables[model=a]"]
+    assert run(recipe, tmp_path / "work", "--until", "ensemble")["done"] == ["tables[model=a]"]
 
 
 def test_a_record_tells_where_a_number_comes_from(recipe, tmp_path):
@@ -83,14 +83,11 @@ def test_parts_of_a_recipe(recipe, tmp_path):
     assert "which is not done" in run(recipe, out, "--only", "ensemble", code=1)["said"]
     assert len(run(recipe, out, "--until", "ensemble")["done"]) == 3
     assert run(recipe, out, "--only", "redistribute")["done"] == ["redistribute"]
-    assert set(run(recipe, out, "--from", "redistribute")["done"]) == ALL - {
-        "tables[model=a]",
-        "tables[model=b]",
-        "ensemble",
-    }
+    again = run(recipe, out, "--from", "redistribute", "--until", "pseudo")
+    assert (again["done"], len(again["skipped"])) == (["redistribute", "pseudo"], 3)
     assert "did you mean 'ensemble'" in run(recipe, out, "--until", "ensembl", code=1)["said"]
     shown = fasttrain("recipe", "show", recipe, "--out", out)["stages"]
-    assert {entry["state"] for entry in shown} == {"done"}
+    assert {entry["stage"] for entry in shown if entry["state"] != "done"} == {"accuracy", "submission"}
 
 
 def test_a_failing_stage_costs_only_what_needs_it(recipe, tmp_path):
@@ -108,10 +105,10 @@ def test_a_failing_stage_costs_only_what_needs_it(recipe, tmp_path):
 
 def test_an_output_that_is_gone_is_made_again(recipe, tmp_path):
     out = tmp_path / "work"
-    run(recipe, out, "--until", "pseudo")
+    run(recipe, out, "--until", "redistribute")
     before = finals(out)
     (out / "stages/ensemble/table.arrow").unlink()
-    assert run(recipe, out, "--until", "pseudo")["done"] == ["ensemble"]
+    assert run(recipe, out, "--until", "redistribute")["done"] == ["ensemble"]
     assert finals(out) == before
 
 
@@ -165,7 +162,7 @@ def test_a_signal_ends_the_stages_and_says_how_to_go_on(recipe, tmp_path, number
     assert process.returncode == 128 + number
     assert "run the same line again" in said
     assert not any(marked_processes(part) for part in (out / "stages").glob("*.part"))
-    assert set(run(recipe, out)["done"]) | set(run(recipe, out)["skipped"]) == ALL
+    assert "tables[model=b]" in run(recipe, out, "--until", "tables")["done"]
 
 
 def test_what_a_killed_runner_left_at_work_is_ended(recipe, tmp_path):
