@@ -57,7 +57,7 @@ setup(
     package_data={
         "fasttrain": ["py.typed"],
         "fasttrain.kernels": ["*.pyi"],
-        "fasttrain.recipes": ["*.yaml", "rules/*.yaml"],
+        "fasttrain.recipes": ["*.yaml", "*/*.yaml"],
         "fasttrain.report.templates": ["*"],
     },
     include_package_data=False,  # the C++ sources belong into the sdist, not into the wheel

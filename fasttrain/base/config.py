@@ -137,8 +137,15 @@ def read_config(path: str | Path, group: str = "") -> dict[str, Any]:
         group: folder among the recipes that the name is looked for in.
 
     Raises:
-        ConfigError: there is neither; the message names the recipes.
+        ConfigError: there is neither (the message names the recipes), or it is a recipe of several stages.
     """
+    values = _read_named(path, group)
+    if "stages" in values:
+        raise ConfigError(f"{path} is a recipe of several stages, not settings of one run; see `fasttrain recipe run`")
+    return values
+
+
+def _read_named(path: str | Path, group: str) -> dict[str, Any]:
     if Path(path).exists() or Path(path).name != str(path) or Path(path).suffix:
         return read_yaml(path)
     try:

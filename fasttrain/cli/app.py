@@ -12,7 +12,21 @@ import typer
 from fasttrain.base.command_log import Ending, logged
 from fasttrain.base.errors import FasttrainError
 from fasttrain.base.process import is_main
-from fasttrain.cli import bench, data, demo, doctor, ensemble, masks, models, pseudo, redistribute, runs, scores, soup
+from fasttrain.cli import (
+    bench,
+    data,
+    demo,
+    doctor,
+    ensemble,
+    masks,
+    models,
+    pseudo,
+    recipe,
+    redistribute,
+    runs,
+    scores,
+    soup,
+)
 
 app = typer.Typer(
     name="fasttrain",
@@ -25,7 +39,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, masks, models, soup, scores, ensemble, redistribute, pseudo),
+    *(data, masks, models, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:

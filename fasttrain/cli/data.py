@@ -37,6 +37,10 @@ def build(
     labels: Annotated[
         Path | None, typer.Option(help="A table with the columns id,label; replaces the labels of the sources.")
     ] = None,
+    withhold_labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the labels out of OUT, and write them here, as a table id,label."),
+    ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder that the paths of lists start from [default: the list's folder].")
     ] = None,
@@ -174,6 +178,7 @@ def build(
     from fasttrain.beton_build.mask_rules import read_rule
     from fasttrain.beton_build.options import BuildOptions
     from fasttrain.beton_build.sources import read_source, refuse_one_class
+    from fasttrain.beton_build.withhold import withhold_labels as withhold
 
     if out.suffix != ".beton" and output_format == "beton":
         raise typer.BadParameter(f"the last argument names the file to write and must end in .beton, not {out}")
@@ -229,6 +234,8 @@ def build(
     }
     if classes is None:
         refuse_one_class(samples)
+    if withhold_labels is not None:
+        samples = withhold(samples, withhold_labels)
     _say_what_was_found(samples, say)
     found = None
     if masks is not None or mask_column is not None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fasttrain.cli import score_evaluation
 from fasttrain.cli.adjust import adjust
 from fasttrain.cli.output import JsonOption, Table, UseOption, finish
 from fasttrain.cli.show import show
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     group.command("export")(export)
     group.command("show")(show)
     group.command("adjust")(adjust)
+    score_evaluation.register(group)
     app.add_typer(group, name="scores")
     app.command("submit")(submit)
 

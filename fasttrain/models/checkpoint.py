@@ -60,6 +60,20 @@ def save_weights(path: str | Path, state: dict[str, Tensor], info: CheckpointInf
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     with atomic_path(path) as part:
         save_file(tensors, part, metadata={"format": "pt", "fasttrain": json.dumps(asdict(info))})
+        _order_metadata(part)
+
+
+def _order_metadata(path: Path) -> None:
+    """Put the header's metadata into the order of their names: safetensors writes them in a random one, and equal
+    weights should be equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:  # always, unless safetensors writes JSON in another way one day
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:

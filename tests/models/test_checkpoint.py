@@ -67,3 +67,13 @@ def test_the_state_round_trips_and_damage_is_a_sentence(tmp_path):
 def test_fixed_size_models_are_built_for_the_size():
     model = create_model("test_vit", 2, size=96)
     assert model(torch.rand(1, 3, 96, 96)).shape == (1, 2)
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    """What was made of a checkpoint is known by the hash of its bytes."""
+    state = {"b": torch.arange(3.0), "a": torch.ones(2, dtype=torch.int64)}
+    info = CheckpointInfo("resnet18", 2, ["ä", '"b"\n'], {"size": 32})
+    for number in range(8):
+        save_weights(tmp_path / str(number), state, info)
+    files = {(tmp_path / str(number)).read_bytes() for number in range(8)}
+    assert len(files) == 1
