@@ -5,7 +5,7 @@ import pytest
 
 from fasttrain.base.errors import ScoresError
 from fasttrain.scores import ensemble as room
-from fasttrain.scores.combiner import TorchCombiner, combiner
+from fasttrain.scores.combiner import combiner, on_device
 from fasttrain.scores.table import ScoreTable
 
 from .made_tables import models, softmax
@@ -33,7 +33,7 @@ def tables() -> list[ScoreTable]:
 @pytest.mark.parametrize("temperatures", [None, (0.5, 2.0, 3.0)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_torch_gives_what_numpy_gives(tables, monkeypatch, space, temperatures, dtype):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     if space == "logits":
         tables = models((1.0, 2.0, 0.5))
     settings = {"space": space, "temperatures": temperatures, "dtype": dtype}
@@ -41,7 +41,7 @@ def test_torch_gives_what_numpy_gives(tables, monkeypatch, space, temperatures, 
         settings["weights"] = weights
         monkeypatch.undo()
         wanted = room.ensemble(tables, **settings).scores.astype(np.float64)
-        monkeypatch.setattr(room, "combiner", lambda device: TorchCombiner(torch.device("cpu")))
+        monkeypatch.setattr(room, "combiner", lambda device: on_device("cpu"))
         got = room.ensemble(tables, **settings).scores.astype(np.float64)
         np.testing.assert_allclose(got, wanted, rtol=2e-3 if dtype == "float16" else 1e-5, atol=1e-6)
 
