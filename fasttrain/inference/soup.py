@@ -84,7 +84,8 @@ def make_soup(
     hashes = [file_hash(entry.path) for entry in ingredients]
     with ExitStack() as stack:
         kitchen = stack.enter_context(_Kitchen(ingredients, tasting)) if tasting.val or tasting.bn_data else None
-        members, tried = list(range(len(ingredients))), []
+        members = list(range(len(ingredients)))
+        tried: list[dict[str, Any]] = []
         if method == "greedy":
             assert kitchen is not None  # there is validation data
             members, tried = greedy_members(len(ingredients), kitchen.top1)

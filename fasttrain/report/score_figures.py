@@ -67,6 +67,7 @@ def ranked_counts(counts: Mapping[str, np.ndarray], caption: str = "") -> Figure
         axes.set_ylabel("samples")
         if largest > STEEP * max(1.0, typical):
             axes.set_yscale("symlog")  # which has a place for 0, too
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # its own would be formulas
         axes.set_ylim(0, None)
         canvas.legend(loc="outside upper left", ncols=4)
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from fasttrain.base.errors import ScoresError
 from fasttrain.scores.table import ScoreTable
@@ -23,13 +21,13 @@ def predictions_of(table: ScoreTable, first: ScoreTable, name: str) -> np.ndarra
     """
     predicted = table.argmax()
     if table.ids != first.ids:
-        places = pc.index_in(pa.array(first.ids), value_set=pa.array(table.ids))
-        if places.null_count:
-            missing = first.ids[places.is_null().to_numpy(zero_copy_only=False).argmax()]
+        position = {sample: row for row, sample in enumerate(table.ids)}
+        missing = [sample for sample in first.ids if sample not in position]
+        if missing:
             raise ScoresError(
-                f"{name} lacks the sample {missing!r} ({places.null_count} such); predict it with that model"
+                f"{name} lacks the sample {missing[0]!r} ({len(missing)} such); predict it with that model"
             )
-        predicted = predicted[places.to_numpy()]
+        predicted = predicted[[position[sample] for sample in first.ids]]
     if table.classes == first.classes:
         return predicted
     number = {label: index for index, label in enumerate(first.classes)}

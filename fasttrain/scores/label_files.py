@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from fasttrain.base.atomic import atomic_open
@@ -93,7 +92,7 @@ def read_label_file(path: str | Path, classes: Sequence[str], *, true: bool = Fa
         ScoresError: it cannot be read, lists a sample twice, or has a label that is none of the classes.
     """
     columns = _read_columns(path)
-    ids = columns["id"].to_pylist()
+    ids = columns["id"]
     refuse_duplicates(ids, f"labels {path}")
     numbers = _class_numbers(columns["label"], classes, path, ids)
     known = np.flatnonzero(numbers >= 0)
@@ -102,11 +101,11 @@ def read_label_file(path: str | Path, classes: Sequence[str], *, true: bool = Fa
     if not true:
         confidence = _numbers(columns, "confidence", confidence, path)
         rounds = _numbers(columns, "round", rounds, path).astype(np.int64)
-        sources = columns["source"].to_pylist() if "source" in columns else sources
+        sources = columns.get("source", sources)
     return ((ids[i], Label(int(numbers[i]), float(confidence[i]), sources[i], int(rounds[i]))) for i in known)
 
 
-def _read_columns(path: str | Path) -> dict[str, pa.Array]:
+def _read_columns(path: str | Path) -> dict[str, list[str]]:
     try:
         texts = pa.csv.ConvertOptions(column_types=dict.fromkeys(HEADER, pa.string()))
         table = pa.csv.read_csv(path, convert_options=texts)
@@ -115,33 +114,28 @@ def _read_columns(path: str | Path) -> dict[str, pa.Array]:
     except (OSError, pa.ArrowInvalid) as error:
         raise ScoresError(f"labels {path} cannot be read as CSV: {error}") from None
     if not {"id", "label"} <= set(table.column_names):
-        raise ScoresError(
-            f"labels {path} must be a CSV file with the columns id and label (and {', '.join(HEADER[2:])})"
-        )
-    return {name: table[name].combine_chunks() for name in HEADER if name in table.column_names}
+        others = ", ".join(HEADER[2:])
+        raise ScoresError(f"labels {path} must be a CSV file with the columns id and label (and {others})")
+    return {name: table[name].to_pylist() for name in HEADER if name in table.column_names}
 
 
-def _class_numbers(values: pa.Array, classes: Sequence[str], path: str | Path, ids: Sequence[str]) -> np.ndarray:
+def _class_numbers(values: list[str], classes: Sequence[str], path: str | Path, ids: Sequence[str]) -> np.ndarray:
     """int64 (N,), -1 where unknown: labels are names, or if any is none, indices all of them."""
-    unknown = pc.is_in(values, value_set=pa.array(UNKNOWN)).to_numpy(zero_copy_only=False)
-    unknown &= ~pc.is_in(values, value_set=pa.array(classes, pa.string())).to_numpy(zero_copy_only=False)
-    found = np.empty(0, np.int64)
-    for names in (list(classes), [str(index) for index in range(len(classes))]):
-        places = pc.index_in(values, value_set=pa.array(names, pa.string()))
-        found = places.fill_null(-1).to_numpy().astype(np.int64)
-        if ((found >= 0) | unknown).all():
-            return np.where(unknown, -1, found)
-    names_found = pc.is_in(values, value_set=pa.array(classes, pa.string())).to_numpy(zero_copy_only=False)
-    row = int((~unknown & ~names_found).argmax())
-    raise ScoresError(
-        f"labels {path}: {values[row].as_py()!r} of {ids[row]!r} is none of the table's {len(classes)} classes"
-    )
+    unknown = set(UNKNOWN) - set(classes)
+    for names in (classes, [str(index) for index in range(len(classes))]):
+        number = {name: index for index, name in enumerate(names)} | dict.fromkeys(unknown, -1)
+        found = [number.get(value) for value in values]
+        if None not in found:
+            return np.array(found, np.int64)
+    known = unknown | set(classes)
+    row = next(row for row, value in enumerate(values) if value not in known)
+    raise ScoresError(f"labels {path}: {values[row]!r} of {ids[row]!r} is none of the table's {len(classes)} classes")
 
 
-def _numbers(columns: dict[str, pa.Array], name: str, default: np.ndarray, path: str | Path) -> np.ndarray:
+def _numbers(columns: dict[str, list[str]], name: str, default: np.ndarray, path: str | Path) -> np.ndarray:
     if name not in columns:
         return default
     try:
-        return pc.cast(columns[name], pa.float64()).to_numpy()
-    except pa.ArrowInvalid as error:
+        return np.array([float(value) for value in columns[name]])
+    except ValueError as error:
         raise ScoresError(f"labels {path}: the column {name} does not hold numbers ({error})") from None

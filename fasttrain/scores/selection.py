@@ -158,7 +158,7 @@ def select(
         thresholds=floor if quantiles is None else np.fmax(floor, quantiles),
         left_out={rule: int(rows.sum()) for rule, rows in left_out.items()},
         filled=int((kept & ~sure).sum()),
-        short={names[number]: int(missing[number]) for number in np.flatnonzero(missing > 0)},
+        short={names[number]: int(missing[number]) for number in np.flatnonzero(missing > 0).tolist()},
     )
 
 

@@ -120,6 +120,24 @@ def test_the_published_pseudo_labels_come_out(shared_data, tmp_path):
     assert {row["label"] for row in ours.values()} == {"sofa", "diningtable"}
 
 
+def test_several_tables_are_shown_side_by_side(tables, tmp_path):
+    fasttrain("redistribute", tables[0], "--out", tmp_path / "r.arrow")
+    one = fasttrain("scores", "show", tmp_path / "r.arrow", "--rows", "2")
+    assert {"top1", "nll", "ece", "top1_assigned", "changed"} <= one.keys()
+    assert len(one["first"]) == 2
+    several = fasttrain("scores", "show", tmp_path / "r.arrow", *tables, "--html", tmp_path / "s.html")
+    assert [entry["table"] for entry in several["tables"]] == [str(tmp_path / "r.arrow"), *map(str, tables)]
+    assert several["tables"][0].items() >= {"top1": one["top1"], "ece": one["ece"]}.items()
+    assert several["agreement"][0][1] == 1  # its scores are those of the first
+    assert several["agreement"][1][2] == several["agreement"][2][1] < 1
+    html = (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "r.arrow" in html and "Re-distribution changed" in html
+    command = [sys.executable, "-m", "fasttrain.cli.app", "scores", "show", str(tables[0])]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "classes: 3 (a, b, c)" in text
+    assert text.count("█") >= 40  # the longest bar
+
+
 def test_scores_do_without_torch(tables, tmp_path):
     code = (
         "import sys\n"
@@ -130,10 +148,11 @@ def test_scores_do_without_torch(tables, tmp_path):
     for arguments in (
         ("ensemble", *tables, "--out", tmp_path / "e.arrow"),
         ("scores", "show", tables[0]),
+        ("scores", "show", *tables, "--html", tmp_path / "s.html"),
         ("scores", "export", tables[0], "--out", tmp_path / "t.npz"),
         ("scores", "import", tmp_path / "t.npz", "--kind", "logits", "--out", tmp_path / "i.arrow"),
         ("redistribute", tables[0], "--out", tmp_path / "r.arrow"),
-        ("pseudo", tables[0], "--threshold", "0.5", "--out", tmp_path / "p.csv"),
+        ("pseudo", tables[0], "--threshold", "0.5", "--agree", tables[1], "--out", tmp_path / "p.csv"),
         ("submit", tables[0], "--out", tmp_path / "s.csv"),
     ):
         done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, check=False)

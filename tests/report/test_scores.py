@@ -52,6 +52,9 @@ def test_figures_hold_any_number_of_samples_and_repeat_to_the_byte() -> None:
         assert len(figure.image.data) < 200_000
         assert sorted_confidence(values).image.data == figure.image.data
     assert_plain_svg(ranked_counts({name: generator.integers(0, 50, 5000) for name in HOSTILE}))
+    steep = ranked_counts({"before": np.array([1000, 10, 0, 0, 0])})
+    assert_plain_svg(steep)
+    assert "mathdefault" not in steep.image.data.decode()
     assert_plain_svg(confidence_histogram(np.zeros(10, int)))
     for tables in (2, 30):
         assert_plain_svg(agreement_figure([f"{n}{HOSTILE[n % 6]}" for n in range(tables)], np.eye(tables)))
