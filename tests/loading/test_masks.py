@@ -9,13 +9,20 @@ import torch
 from PIL import Image
 
 from fasttrain.base.errors import ConfigError, LoaderError
+from fasttrain.kernels.loading import Geometry
+from fasttrain.kernels.pixels import FlatImages
 from fasttrain.loading.augment.mixing import Mixer, Mixing
 from fasttrain.loading.backend import available_backends
 from fasttrain.loading.batch import MaskedBatch, split_batch
+from fasttrain.loading.dataset import BetonDataset
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
+from fasttrain.loading.plan import plan_batch
+from fasttrain.loading.plan_segmentation import framed
+from fasttrain.loading.portable import render
 from fasttrain.loading.rare_classes import RareClasses
-from fasttrain.loading.segmentation_views import segmentation_view, whole_view
+from fasttrain.loading.resident_backend import in_frames
+from fasttrain.loading.segmentation_views import WholeView, segmentation_view, whole_view
 from fasttrain.loading.views import View, eval_view, parse_view, train_view
 
 from .mask_cases import CLASSES, EXACT, FILL, SIZES, agreement, class_map, make_beton, make_pairs
@@ -310,3 +317,29 @@ def test_cutmix_cuts_both(betons: dict[str, Path]) -> None:
         assert torch.equal(mixed.masks[number][other], masks[3 - number][other])
     with pytest.raises(ConfigError, match="cutmix goes with masks"):
         Mixer(Mixing(mixup=0.2), CLASSES)(batch, 0)
+
+
+def test_frames_of_images_on_a_device(betons: dict[str, Path]) -> None:
+    """What the resident backend makes of views that do not fill their frame, against Pillow's."""
+    with BetonDataset(betons["raw"])._reader as reader:
+        pixels = [reader.image(row) for row in range(8)]
+    flat = torch.from_numpy(np.concatenate([image.ravel() for image in pixels]))
+    sizes = np.array([image.shape[1::-1] for image in pixels])
+    starts = np.cumsum([0, *(image.size for image in pixels)])[:8]
+    views = [segmentation_view(100, scale=(0.4, 1.2), vflip=0.5), whole_view(hflip=True, anchor="center")]
+    for view in views:
+        plan = plan_batch(fitted(view, sizes), np.arange(8), np.arange(8, dtype=np.uint64), sizes, seed=1)
+        assert plan.frame is not None and not plan.frame.filled.all()
+        shape = (plan.boxes, plan.resized, plan.offsets, plan.hflip, plan.vflip, plan.interpolation)
+        made = in_frames(FlatImages(flat, starts, sizes), Geometry(*shape), plan.frame, np.arange(8)).numpy()
+        assert made.shape == (8, plan.height, plan.width, 3)
+        for entry, image in enumerate(pixels):
+            expected = np.empty((plan.height, plan.width, 3), np.uint8)
+            expected[:] = plan.frame.fill
+            left, top, width, height = plan.places_of(entry)
+            expected[top : top + height, left : left + width] = render(image, plan, entry)
+            assert np.abs(made[entry].astype(int) - expected).max() <= 1
+
+
+def fitted(view: View, sizes: np.ndarray) -> View:
+    return framed(view, sizes) if isinstance(view, WholeView) else view
