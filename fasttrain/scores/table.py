@@ -126,9 +126,13 @@ class ScoreTable:
         scores = self.scores[rows].astype(np.float64)
         return scores / scores.sum(1, keepdims=True)
 
-    def argmax(self) -> np.ndarray:
-        """(N,) int32 class of the highest score."""
-        return self.scores.argmax(1).astype(np.int32)
+    def argmax(self, rows: slice = slice(None)) -> np.ndarray:
+        """(n,) int32 class of the highest score of each of `rows`."""
+        first, last, _ = rows.indices(len(self))
+        labels = np.empty(last - first, np.int32)
+        for block in self.row_blocks(rows):  # NumPy copies what is read-only
+            labels[block.start - first : block.stop - first] = self.scores[block].argmax(1)
+        return labels
 
     def predictions(self, use: str | None = None) -> np.ndarray:
         """(N,) int32 labels to act on: ``assigned``, ``argmax``, or the former where it is there (None).
