@@ -129,7 +129,7 @@ def _whole(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def wrong_priors(table: Any, by: float) -> list[dict[str, float]]:
-    """Top-1 by the defaults where each share is wrong by a factor of ``1 + by`` or ``1 - by``, over several seeds."""
+    """Top-1 by the defaults where each class's share is wrong by ``+by`` or ``-by`` of itself, several seeds."""
     from fasttrain.scores.redistribute import RedistributeSettings, redistribute
 
     rows = []

@@ -29,3 +29,8 @@ def to_arrow(values: np.ndarray, known: np.ndarray | None = None) -> pa.Array:
     if known is not None and not known.all():
         bits = pa.py_buffer(np.packbits(known, bitorder="little"))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(values)])
+
+
+def as_one(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array: as it lies in the file if that is one batch, as those of ours are; else a copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -16,6 +16,7 @@ from fasttrain.base.errors import ScoresError
 from fasttrain.kernels.assign import Assigned
 from fasttrain.scores.flow_edges import Candidates, Edges
 from fasttrain.scores.passes import Passes
+from fasttrain.scores.sharpening import sharpened
 
 # Entries of a row block in float64.
 BLOCK_ENTRIES = 1 << 20
@@ -42,7 +43,12 @@ class ExactLabels:
 
 
 def round_exact(
-    passes: Passes, potential: np.ndarray, found: Assigned, lower: np.ndarray, upper: np.ndarray
+    passes: Passes,
+    potential: np.ndarray,
+    found: Assigned,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    eps: float | None = None,
 ) -> ExactLabels:
     """Labels (N,) that maximise the summed score within the bounds. The prices only say where the search begins.
 
@@ -51,14 +57,33 @@ def round_exact(
         potential: (C,) nats added to the scores; -inf for closed classes, whose upper bound is 0.
         found: the assignment under this potential, with `top_classes`.
         lower, upper: (C,) int64 bounds that whole counts can keep (`Marginals.whole`).
+        eps: temperature of the plan that the potential is from; given, the prices are sharpened first.
     """
-    flow = _Flow(passes, potential, found, lower, upper)
+    candidates = _first_candidates(passes, potential, found)
+    if eps is not None:
+        potential = sharpened(*candidates, potential, eps, lower, upper)
+    flow = _Flow(passes, potential, candidates, lower, upper)
     moves = flow.settle()
     rounds = 1
     while not flow.price_all():
         moves += flow.settle()
         rounds += 1
     return ExactLabels(flow.edges.label.astype(np.int32), flow.gap, moves, rounds)
+
+
+def _first_candidates(passes: Passes, potential: np.ndarray, found: Assigned) -> tuple[np.ndarray, np.ndarray]:
+    """(N, k) best classes of each sample, and their float64 scores; -inf where one is closed or impossible."""
+    assert found.top_classes is not None
+    values = np.empty(found.top_classes.shape)
+    for part in _blocks(passes):
+        values[part] = np.take_along_axis(passes.values(part), found.top_classes[part].astype(np.int64), 1)
+    values[~np.isfinite(potential[found.top_classes])] = -np.inf
+    return found.top_classes, values
+
+
+def _blocks(passes: Passes) -> list[slice]:
+    step = max(1, BLOCK_ENTRIES // passes.columns)
+    return [slice(start, start + step) for start in range(0, passes.samples, step)]
 
 
 @dataclass
@@ -90,35 +115,28 @@ class _Flow:
     """Labels, prices and what is too much or wanting at each class; node C is the common one."""
 
     def __init__(
-        self, passes: Passes, potential: np.ndarray, found: Assigned, lower: np.ndarray, upper: np.ndarray
+        self,
+        passes: Passes,
+        potential: np.ndarray,
+        candidates: tuple[np.ndarray, np.ndarray],
+        lower: np.ndarray,
+        upper: np.ndarray,
     ) -> None:
         self._passes, self._lower, self._upper = passes, lower, upper
         self._sink = len(upper)
         self._open = np.flatnonzero(np.isfinite(potential) & (upper > 0))
         self._price = np.append(np.where(upper > 0, potential, -np.inf), 0.0)
         self._least: float | None = None
-        self.edges = self._first_edges(found)
+        classes, values = candidates
+        best = (values + self._price[classes]).argmax(1)[:, None]
+        label = np.take_along_axis(classes, best, 1)[:, 0].astype(np.int64)
+        self.edges = Edges(label, np.take_along_axis(values, best, 1)[:, 0], Candidates(classes, values))
         self.gap = np.inf
-        counts = np.bincount(found.label, minlength=self._sink)
+        counts = np.bincount(label, minlength=self._sink)
         # What a class passes on: as its price says; at a price of 0, what it has.
         through = np.where(potential > 0, lower, np.where(potential < 0, upper, np.clip(counts, lower, upper)))
         self._through = through
-        self._excess = np.append(counts - through, through.sum() - len(found.label))
-
-    def _first_edges(self, found: Assigned) -> Edges:
-        assert found.top_classes is not None
-        values = np.empty(found.top_classes.shape)
-        own = np.empty(len(values))
-        for part in self._blocks():
-            scores = self._passes.values(part)
-            values[part] = np.take_along_axis(scores, found.top_classes[part].astype(np.int64), 1)
-            own[part] = np.take_along_axis(scores, found.label[part, None].astype(np.int64), 1)[:, 0]
-        values[~np.isfinite(self._price[found.top_classes])] = -np.inf
-        return Edges(found.label.astype(np.int64), own, Candidates(found.top_classes, values))
-
-    def _blocks(self) -> list[slice]:
-        step = max(1, BLOCK_ENTRIES // self._sink)
-        return [slice(start, start + step) for start in range(0, self._passes.samples, step)]
+        self._excess = np.append(counts - through, through.sum() - len(label))
 
     # --- paths ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +226,7 @@ class _Flow:
         """
         self.gap, best_already = 0.0, True
         prices = self._price[:-1] - self._price[-1]
-        for part in self._blocks():
+        for part in _blocks(self._passes):
             priced = self._passes.values(part) + prices
             best = priced.argmax(1)
             lead = np.take_along_axis(priced, best[:, None], 1)[:, 0]
@@ -260,7 +278,7 @@ class _Flow:
     def _below_least(self) -> float:
         if self._least is None:
             least = np.inf
-            for part in self._blocks():
+            for part in _blocks(self._passes):
                 values = self._passes.values(part)
                 least = min(least, float(values[np.isfinite(values)].min()))
             self._least = least - BELOW_LEAST

@@ -45,7 +45,7 @@ def _whole_labels(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     lower, upper = _whole_bounds(marginals, solution, passes.samples)
     if how == "exact":
-        result = round_exact(passes, solution.potential, found, lower, upper)
+        result = round_exact(passes, solution.potential, found, lower, upper, solution.eps)
         labels, gap = result.label, result.gap
         own = _scores_at(passes, labels)
     else:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.arrow_arrays import to_arrow, to_numpy
+from fasttrain.scores.arrow_arrays import as_one, to_arrow, to_numpy
 from fasttrain.scores.table import FORMAT_VERSION, Kind, ScoreTable, refuse_duplicates
 from fasttrain.scores.value_check import first_bad_row
 
@@ -84,7 +84,7 @@ class OpenedTable:
 
     @classmethod
     def _from_arrow(cls, name: str, table: pa.Table, header: dict[str, Any]) -> "OpenedTable":
-        ids, labels, scores = (_whole(table[column]) for column in ("id", "label", "scores"))
+        ids, labels, scores = (as_one(table[column]) for column in ("id", "label", "scores"))
         ids.validate(full=True)
         scores = scores.flatten()
         classes = [str(value) for value in header["classes"]]
@@ -162,11 +162,6 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
     step = max(1, BLOCK_ENTRIES // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array: as it lies in the file if that is one batch, as those of ours are; else a copy."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _listed(names: pa.Array) -> str:

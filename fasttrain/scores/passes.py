@@ -21,24 +21,29 @@ from fasttrain.scores.table import ScoreTable, share
 ColumnSums = Callable[[np.ndarray, float], tuple[np.ndarray, float]]
 
 
-class Passes(Protocol):
-    """What the solver and the rounding ask of a score matrix S of N rows, of which this process holds `rows`."""
+class Sums(Protocol):
+    """What the solver asks of a score matrix S of N rows."""
 
     samples: int
-    columns: int
-    rows: slice
 
     def sums(self, v: np.ndarray, eps: float) -> tuple[np.ndarray, float]:
         """Column sums (C,) float64 of ``softmax(S / eps + v)`` over all N rows, and their summed log-normalisers."""
+
+    def possible(self, columns: np.ndarray) -> np.ndarray:
+        """(len(columns),) bool: whether any of the N rows has a score above -inf there."""
+
+
+class Passes(Sums, Protocol):
+    """What the rounding asks besides; this process holds the rows `rows`."""
+
+    columns: int
+    rows: slice
 
     def assign(self, v: np.ndarray, eps: float, top: int = 0) -> Assigned:
         """Labels of this process's rows under v; values and margins are ``S + eps * v``, in nats."""
 
     def values(self, rows: np.ndarray | slice) -> np.ndarray:
         """(n, C) float64 scores S of some of this process's rows, counted from its first."""
-
-    def possible(self, columns: np.ndarray) -> np.ndarray:
-        """(len(columns),) bool: whether any of the N rows has a score above -inf there."""
 
 
 class HostPasses:

@@ -81,7 +81,7 @@ def read_problem(
     else:
         counts_shares = np.full(len(table.classes), 1 / len(table.classes))
     passes: Passes = passes_of(table, settings.device)
-    before = table.scores[passes.rows].argmax(1).astype(np.int32)
+    before = table.argmax(passes.rows)
     if settings.prior != ESTIMATE:
         return Problem(passes, counts_shares, None, before)
     passes, estimate = _estimated(table, settings, passes, before)

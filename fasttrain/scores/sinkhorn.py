@@ -14,7 +14,7 @@ from fasttrain.base.errors import ScoresError
 from fasttrain.scores import dual
 from fasttrain.scores.acceleration import Anderson
 from fasttrain.scores.marginals import Marginals
-from fasttrain.scores.passes import Passes
+from fasttrain.scores.passes import Sums
 
 MAX_ITERATIONS = 2000
 FIRST_EPS = 1.0
@@ -63,12 +63,13 @@ class SinkhornResult:
 
 
 def solve(
-    passes: Passes,
+    passes: Sums,
     marginals: Marginals,
     *,
     eps: float = 0.2,
     tolerance: float = 1e-3,
     max_iterations: int = MAX_ITERATIONS,
+    start: tuple[np.ndarray, float] | None = None,
 ) -> SinkhornResult:
     """Solve to `tolerance`, reaching `eps` by halving from 1 with warm starts.
 
@@ -78,6 +79,7 @@ def solve(
         eps: temperature; small ones need many iterations.
         tolerance: largest residual, as a share of N.
         max_iterations: at the last temperature.
+        start: (C,) dual v and its temperature, to go on from; -inf for classes that take no sample.
 
     Raises:
         ScoresError: infeasible bounds, a sample whose only possible classes take no sample, or a class that must take
@@ -87,8 +89,9 @@ def solve(
         raise ScoresError(f"eps must be above 0, not {eps}")
     samples = passes.samples
     marginals.check(samples)
-    v, iterations, before = dual.start(marginals), 0, FIRST_EPS
-    for level in _levels(eps):
+    v, before = (dual.start(marginals), FIRST_EPS) if start is None else start
+    iterations = 0
+    for level in _levels(before, eps):
         v = v * (before / level)  # the potential eps * v is what carries over
         last, before = level == eps, level
         target = tolerance if last else max(tolerance, COARSE_TOLERANCE)
@@ -119,7 +122,7 @@ class _Point:
     value: float
 
 
-def _descend(passes: Passes, v: np.ndarray, marginals: Marginals, eps: float, target: float, limit: int) -> _Point:
+def _descend(passes: Sums, v: np.ndarray, marginals: Marginals, eps: float, target: float, limit: int) -> _Point:
     """Iterate at one temperature until the residual is at the target, or `limit` passes are done.
 
     An accelerated step that makes the dual worse is taken back, for a plain update from where it began, which cannot.
@@ -154,16 +157,16 @@ def _worse(point: _Point, good: _Point, samples: int) -> bool:
     return point.residual > 2 * good.residual
 
 
-def _levels(eps: float) -> list[float]:
-    """Temperatures from the first to `eps`, each half of the one before."""
-    levels, level = [], FIRST_EPS
+def _levels(level: float, eps: float) -> list[float]:
+    """Temperatures from `level` down to `eps`, each half of the one before."""
+    levels = []
     while level > eps:
         levels.append(level)
         level /= 2
     return [*levels, eps]
 
 
-def _refuse_starved(passes: Passes, sums: np.ndarray, marginals: Marginals) -> None:
+def _refuse_starved(passes: Sums, sums: np.ndarray, marginals: Marginals) -> None:
     """A sum of 0 can also be one that is too small to hold, so the scores themselves are looked at."""
     suspects = np.flatnonzero((sums <= 0) & (marginals.lower > 0))
     if len(suspects):

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
+from fasttrain.scores.arrow_arrays import as_one, to_arrow, to_numpy
 
 Kind = Literal["logits", "log_probs", "probs"]
 Rows = slice | np.ndarray
@@ -126,9 +127,13 @@ class ScoreTable:
         scores = self.scores[rows].astype(np.float64)
         return scores / scores.sum(1, keepdims=True)
 
-    def argmax(self) -> np.ndarray:
-        """(N,) int32 class of the highest score."""
-        return self.scores.argmax(1).astype(np.int32)
+    def argmax(self, rows: slice = slice(None)) -> np.ndarray:
+        """(n,) int32 class of the highest score of each of `rows`."""
+        first, last, _ = rows.indices(len(self))
+        labels = np.empty(last - first, np.int32)
+        for block in self.row_blocks(rows):  # NumPy copies what is read-only
+            labels[block.start - first : block.stop - first] = self.scores[block].argmax(1)
+        return labels
 
     def predictions(self, use: str | None = None) -> np.ndarray:
         """(N,) int32 labels to act on: ``assigned``, ``argmax``, or the former where it is there (None).
@@ -160,16 +165,16 @@ class ScoreTable:
 
     def write(self, path: str | Path) -> None:
         """Write the table as an Arrow IPC file, atomically."""
-        flat = pa.array(np.ascontiguousarray(self.scores).reshape(-1))
+        flat = to_arrow(self.scores.reshape(-1))
         columns: dict[str, pa.Array] = {
             "id": pa.array(self.ids, pa.string()),
-            "label": pa.array(self.labels, mask=self.labels < 0),
+            "label": to_arrow(self.labels, self.labels >= 0),
             "scores": pa.FixedSizeListArray.from_arrays(flat, len(self.classes)),
         }
         if self.assigned is not None:
-            columns["assigned"] = pa.array(np.asarray(self.assigned, np.int32))
+            columns["assigned"] = to_arrow(np.asarray(self.assigned, np.int32))
         if self.assigned_p is not None:
-            columns["assigned_p"] = pa.array(np.asarray(self.assigned_p, np.float32))
+            columns["assigned_p"] = to_arrow(np.asarray(self.assigned_p, np.float32))
         header = {"version": FORMAT_VERSION, "classes": self.classes, "kind": self.kind, "meta": self.meta}
         table = pa.table(columns).replace_schema_metadata({"fasttrain": json.dumps(header)})
         with atomic_path(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
@@ -206,18 +211,15 @@ class ScoreTable:
 
     @classmethod
     def _from_arrow(cls, table: pa.Table, header: dict[str, Any], checked: slice) -> "ScoreTable":
-        table = table.combine_chunks()
-        scores = table["scores"].chunk(0).flatten().to_numpy(zero_copy_only=True)
-
         def column(name: str) -> np.ndarray | None:
-            return table[name].to_numpy() if name in table.column_names else None
+            return to_numpy(as_one(table[name])) if name in table.column_names else None
 
         return cls(
             ids=table["id"].to_pylist(),
-            scores=scores.reshape(table.num_rows, len(header["classes"])),
+            scores=to_numpy(as_one(table["scores"]).flatten()).reshape(table.num_rows, len(header["classes"])),
             classes=header["classes"],
             kind=header["kind"],
-            labels=table["label"].fill_null(-1).to_numpy(),
+            labels=to_numpy(as_one(table["label"]), -1),
             assigned=column("assigned"),
             assigned_p=column("assigned_p"),
             meta=header["meta"],

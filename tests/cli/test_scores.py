@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 CLASSES = ["aeroplane", "bicycle", "boat", "bus", "car", "chair", "diningtable", "motorbike", "sofa", "train"]
 
@@ -152,8 +153,50 @@ def test_scores_do_without_torch(tables, tmp_path):
         ("scores", "export", tables[0], "--out", tmp_path / "t.npz"),
         ("scores", "import", tmp_path / "t.npz", "--kind", "logits", "--out", tmp_path / "i.arrow"),
         ("redistribute", tables[0], "--out", tmp_path / "r.arrow"),
+        ("redistribute", tables[0], "--out", tmp_path / "r.arrow", "--round", "exact", "--equality", "--sensitivity"),
+        ("redistribute", tables[0], "--out", tmp_path / "r.arrow", "--relax", "1", "--round", "greedy"),
+        ("redistribute", tables[0], "--out", tmp_path / "r.arrow", "--prior", "estimate", "--uncalibrated"),
         ("pseudo", tables[0], "--threshold", "0.5", "--agree", tables[1], "--out", tmp_path / "p.csv"),
         ("submit", tables[0], "--out", tmp_path / "s.csv"),
     ):
         done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
+
+
+def test_priors_that_are_estimated_or_counted_in_a_beton(tables, tmp_path):
+    from fasttrain.scores.table import ScoreTable
+
+    target = ScoreTable.read(tables[0])
+    held = tables[1]
+    other = ScoreTable.read(held)
+    ScoreTable([f"v{name}" for name in other.ids], other.scores, other.classes, "logits", labels=other.labels).write(
+        held
+    )
+    estimate = ("--prior", "estimate", "--calibrate", held)
+    report = fasttrain("redistribute", tables[0], "--out", tmp_path / "r.arrow", *estimate)
+    assert report["prior"]["estimator"] == "mlls"
+    assert report["converged"]
+    for arguments, code, message in (
+        (("--prior", "estimate"), 1, "uncalibrated says that this is wanted"),
+        (("--prior", "estimate", "--calibrate", tables[0]), 1, "samples of the table itself"),
+        (("--prior", "train"), 1, "does not say how many"),
+        (("--prior", tmp_path / "absent.beton"), 1, "absent.beton"),
+        (("--relax", "-1"), 1, "relax"),
+        (("--upper", "0.5x", "--lower", "0"), 1, "room for 30 of 60"),
+    ):
+        failed = fasttrain("redistribute", tables[0], "--out", tmp_path / "n.arrow", *arguments, ok=False)
+        assert failed["code"] == code
+        assert message in failed["error"]
+        assert len(failed["error"].splitlines()) == 1
+    assert not (tmp_path / "n.arrow").exists()
+    images = tmp_path / "images"
+    for name, count in zip(target.classes, (4, 2, 2), strict=True):
+        (images / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (8, 8)).save(images / name / f"{number}.png")
+    fasttrain("build", images, tmp_path / "train.beton")
+    report = fasttrain(
+        "redistribute", tables[0], "--out", tmp_path / "b.arrow", "--prior", tmp_path / "train.beton", "--equality",
+        "--round", "exact",
+    )  # fmt: skip
+    assert (report["count_min"], report["count_max"]) == (15, 30)

@@ -97,16 +97,17 @@ def linear_program(values: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> 
     return -found.fun
 
 
+@pytest.mark.parametrize("eps", [None, 0.2])
 @pytest.mark.parametrize("candidates", [1, 2, 64])
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (0.7, 1.3), (0.0, 1.1)])
-def test_exact_labels_are_as_good_as_a_linear_program(low, high, candidates):
+def test_exact_labels_are_as_good_as_a_linear_program(low, high, candidates, eps):
     log_probs, _ = biased(60, 8, strength=3.0)
     marginals = Marginals(np.full(8, 7.5 * low), np.full(8, 7.5 * high))
     lower, upper = marginals.whole(60)
     passes = HostPasses(log_probs)
     solution = solve(passes, marginals)
     found = passes.assign(solution.v, solution.eps, candidates)
-    result = round_exact(passes, solution.potential, found, lower, upper)
+    result = round_exact(passes, solution.potential, found, lower, upper, eps)
     counts = np.bincount(result.label, minlength=8)
     assert ((counts >= lower) & (counts <= upper)).all()
     best = linear_program(log_probs, lower, upper)
