@@ -14,8 +14,8 @@ from fasttrain.base.config import Settings
 from fasttrain.base.errors import ScoresError
 from fasttrain.scores.class_rules import RuleRun, read_rules
 from fasttrain.scores.figures import Figures, likelihoods
-from fasttrain.scores.marginals import read_prior
 from fasttrain.scores.opened import OpenedTable, writing
+from fasttrain.scores.priors import read_prior
 from fasttrain.scores.table import log_normalise
 from fasttrain.scores.validation_tables import Validation
 
