@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,8 +74,8 @@ def combine(
     rows = [None] * count if rows is None else rows
     check(tables, weights, space, kinds, temperatures, columns, rows, out, top)
     read = [number for number in range(count) if weights[number]]  # the others' -inf would make NaN
-    found = combine_plain.empty(len(out), top)
-    parts = {
+    found: dict[str, Any] = combine_plain.empty(len(out), top)
+    parts: dict[str, Any] = {
         "tables": [tables[number] for number in read],
         "weights": [float(weights[number]) for number in read],
         "temperatures": [float(temperatures[number]) for number in read],
