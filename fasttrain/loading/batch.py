@@ -39,7 +39,7 @@ class MaskedBatch(Batch):
         batch.masks = masks
         return batch
 
-    def _replace(self, **changes: Any) -> "MaskedBatch":  # type: ignore[override]
+    def _replace(self, **changes: Any) -> "MaskedBatch":
         masks = changes.pop("masks", self.masks)
         return MaskedBatch(*Batch(*self)._replace(**changes), masks)
 
