@@ -33,6 +33,8 @@ def read_beton(path: Path, options: SourceOptions) -> Found:
         found.labels = [str(number) if number >= 0 else None for number in numbers]
         found.indices = True
     specs = _further_fields(reader.fields)
+    if reader.masks is not None:
+        specs.pop(reader.masks.field)  # which goes with the images: see `fasttrain.beton_build.mask_lists`
     found.offered = list(specs)
     found.columns = {name: _values(reader, specs[name]) for name in options.kept(specs)}
     return found

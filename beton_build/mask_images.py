@@ -58,7 +58,9 @@ def _numbers(image: Image.Image, source: bytes, rule: MaskRule) -> np.ndarray:
     raise ValueError(f"its pixels are of mode {mode}; masks are grey or palette images, or RGB with --palette")
 
 
-def prepare_mask(path: Path, rule: MaskRule, image: Origin, prepared: Prepared, sample_id: str) -> EncodedMask:
+def prepare_mask(
+    path: Path | BetonImage, rule: MaskRule, image: Origin, prepared: Prepared, sample_id: str
+) -> EncodedMask:
     """The mask of an image that was prepared: turned as the image was, and shrunk to its size (nearest).
 
     A mask is drawn on the pixels as the image file stores them. Of an image that is turned by a quarter, a mask that
@@ -68,7 +70,10 @@ def prepare_mask(path: Path, rule: MaskRule, image: Origin, prepared: Prepared, 
         ImageError: it cannot be read, or is of another size; it names the mask's file.
     """
     try:
-        mask = read_mask(path.read_bytes(), rule)
+        if isinstance(path, BetonImage):
+            mask = rule.numbers(path.reader.mask(path.row))
+        else:
+            mask = read_mask(path.read_bytes(), rule)
         mask = _fitted(mask, image, prepared)
     except OSError as error:
         raise ImageError(sample_id, str(path), error.strerror or str(error)) from None

@@ -11,6 +11,7 @@ from fasttrain.beton_build.images import IMAGE_SUFFIXES
 from fasttrain.beton_build.labels import shown
 from fasttrain.beton_build.mask_info import MASK_FIELD
 from fasttrain.beton_build.mask_rules import MaskRule
+from fasttrain.beton_build.origins import BetonImage
 from fasttrain.beton_build.sources import SampleList
 
 
@@ -19,12 +20,12 @@ class MaskList:
     """The masks of the samples of a list.
 
     Attributes:
-        paths: of each sample, in the order of the samples.
+        paths: of each sample, in the order of the samples; images of other `.beton` files stand for their masks.
         rule: how their pixels are read.
         without_image: number of masks in the tree that belong to no sample.
     """
 
-    paths: list[Path]
+    paths: list[Path | BetonImage]
     rule: MaskRule
     without_image: int = 0
 
@@ -74,6 +75,29 @@ def find_masks(
     return MaskList([root / path for path in paths], rule, len(present - set(paths)))
 
 
+def masks_of_betons(samples: SampleList) -> MaskList | None:
+    """The masks that samples of other `.beton` files have there; None if none has any.
+
+    Raises:
+        SourceError: only some have, or their classes differ.
+    """
+    origins = [origin for origin in samples.origins if isinstance(origin, BetonImage)]
+    with_masks = [origin for origin in origins if origin.reader.masks is not None]
+    if not with_masks:
+        return None
+    if len(with_masks) < len(samples):
+        raise SourceError(
+            f"{with_masks[0].reader.path} holds masks, and {len(samples) - len(with_masks)} of the {len(samples)} "
+            "samples come without; give their masks with --masks, or convert them by themselves"
+        )
+    first = with_masks[0].reader
+    for reader in {id(origin.reader): origin.reader for origin in with_masks}.values():
+        if reader.masks != first.masks:
+            raise SourceError(f"the masks of {first.path} and {reader.path} have different classes")
+    assert first.masks is not None
+    return MaskList([*with_masks], MaskRule(first.masks.classes, first.masks.palette, source=str(first.path)))
+
+
 def _by_suffix(sample_id: str, suffix: str, present: set[str]) -> str | None:
     stem = os.path.splitext(sample_id)[0]
     folder, _, name = stem.rpartition("/")
@@ -98,14 +122,14 @@ def _refuse_shared(ids: Sequence[str], paths: Sequence[str]) -> None:
                 raise SourceError(f"the images {owner[path]!r} and {sample_id!r} have the same mask, {path!r}")
 
 
-def _listed(samples: SampleList, column: str, root: Path) -> list[Path]:
+def _listed(samples: SampleList, column: str, root: Path) -> list[Path | BetonImage]:
     """The paths in a column, which the samples then no longer have."""
     values = samples.columns.pop(column)
     missing = [name for name, value in zip(samples.ids, values, strict=True) if not isinstance(value, str) or not value]
     if missing:
         raise SourceError(f"{len(missing)} of {len(values)} images have no mask in column {column!r}: {shown(missing)}")
-    paths = [root / value for value in values]
-    gone = [str(path) for path in paths if not path.is_file()]
+    paths: list[Path | BetonImage] = [root / value for value in values]
+    gone = [str(path) for path in paths if isinstance(path, Path) and not path.is_file()]
     if gone:
         raise SourceError(f"{len(gone)} masks in column {column!r} do not exist: {shown(gone)}; see --masks")
     return paths

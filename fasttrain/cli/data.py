@@ -174,7 +174,7 @@ def build(
     from fasttrain.base.console import say
     from fasttrain.beton_build.build import build as run
     from fasttrain.beton_build.format import is_page_size
-    from fasttrain.beton_build.mask_lists import find_masks, refuse_kept
+    from fasttrain.beton_build.mask_lists import find_masks, masks_of_betons, refuse_kept
     from fasttrain.beton_build.mask_rules import read_rule
     from fasttrain.beton_build.options import BuildOptions
     from fasttrain.beton_build.sources import read_source, refuse_one_class
@@ -237,7 +237,6 @@ def build(
     if withhold_labels is not None:
         samples = withhold(samples, withhold_labels)
     _say_what_was_found(samples, say)
-    found = None
     if masks is not None or mask_column is not None:
         refuse_kept(kept)
         rule = read_rule(classes=mask_classes, palette=palette, ignored=ignore or (), table=mask_map)
@@ -246,6 +245,8 @@ def build(
         )
         if found.without_image:
             say(f"warning: {found.without_image} masks in {masks} have no image")
+    else:
+        found = masks_of_betons(samples)
     report = run(samples, out, load_settings(BuildOptions, options, "build"), found)
     result = report.as_json()
     finish(result if as_json else _without_empty(result), as_json)

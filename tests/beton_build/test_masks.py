@@ -10,7 +10,7 @@ from fasttrain.base.errors import BetonError, SourceError
 from fasttrain.beton_build import build as building
 from fasttrain.beton_build.describe import describe
 from fasttrain.beton_build.mask_images import read_mask, resize_nearest
-from fasttrain.beton_build.mask_lists import find_masks
+from fasttrain.beton_build.mask_lists import find_masks, masks_of_betons
 from fasttrain.beton_build.mask_rules import MaskRule, read_rule
 from fasttrain.beton_build.merge import merge
 from fasttrain.beton_build.reader import BetonReader
@@ -281,3 +281,19 @@ def test_a_file_without_masks_says_so(tmp_path: Path) -> None:
         assert reader.masks is None and reader.mask_pixels is None
         with pytest.raises(BetonError, match="--masks"):
             reader.mask(0)
+
+
+def test_masks_of_another_beton_come_along(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 4)
+    first = build_pairs(tmp_path, tmp_path / "a.beton", MaskRule(tuple("abcde")), mode="raw")
+    samples = read_source(first, keep=["all"])
+    masks = masks_of_betons(samples)
+    building.build(samples, tmp_path / "b.beton", building.BuildOptions(mode="raw", max_resolution=20), masks)
+    with BetonReader(first) as one, BetonReader(tmp_path / "b.beton") as other:
+        assert other.masks == one.masks
+        for row in range(4):
+            assert np.array_equal(other.mask(row), resize_nearest(one.mask(row), *other.image(row).shape[1::-1]))
+    mixed = read_source([first, tmp_path / "images"], labelled=False)
+    with pytest.raises(SourceError, match="4 of the 8 samples come without"):
+        masks_of_betons(mixed)
+    assert masks_of_betons(read_source(tmp_path / "images", labelled=False)) is None

@@ -25,7 +25,7 @@ from fasttrain.loading.resident_backend import in_frames
 from fasttrain.loading.segmentation_views import WholeView, segmentation_view, whole_view
 from fasttrain.loading.views import View, eval_view, parse_view, train_view
 
-from .mask_cases import CLASSES, EXACT, FILL, SIZES, agreement, class_map, make_beton, make_pairs
+from .mask_cases import CLASSES, EXACT, FILL, LEVELS, SIZES, agreement, class_map, make_beton, make_pairs
 
 BACKENDS = [name for name in available_backends() if name != "ffcv"]
 AUGMENTED = {"fill": FILL}
@@ -343,3 +343,22 @@ def test_frames_of_images_on_a_device(betons: dict[str, Path]) -> None:
 
 def fitted(view: View, sizes: np.ndarray) -> View:
     return framed(view, sizes) if isinstance(view, WholeView) else view
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_oblong_frames_are_filled(tmp_path: Path, backend: str) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        classes = class_map(96, 72, number)
+        Image.fromarray(LEVELS[classes]).convert("RGB").save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(classes).save(tmp_path / "labels" / f"{number}.png")
+    beton = make_beton(tmp_path, tmp_path / "a.beton", "keep")
+    for view in (whole_view(36, **EXACT, multiple=1), whole_view(36, **EXACT, multiple=1, hflip=True)):
+        found = []
+        for one in (backend, "portable"):
+            with Loader(beton, 3, view=view, masks=True, backend=one) as loader:
+                found += list(loader)
+        assert found[0].images.shape == (3, 3, 36, 48)
+        assert (found[0].images - found[1].images).abs().max() < 0.06
+        assert all(isinstance(batch, MaskedBatch) and (batch.masks < CLASSES).all() for batch in found)
