@@ -61,7 +61,7 @@ def redistribute(
         "dual_gap": solution.dual_gap,
     }
     assigned, assigned_p, gap = labels_of(table, problem, marginals, solution, settings)
-    extra = {} if gap is None else {"rounding_gap": gap}
+    extra: dict[str, Any] = {} if gap is None else {"rounding_gap": gap}
     if marginals.max_shift is not None:
         extra["capped"] = solution.capped
     if problem.estimate is not None:
