@@ -59,14 +59,15 @@ class Section:
 SECTIONS = (
     Section("parity", "gpu.parity:parity", 45),
     Section("loading", "gpu.loading:loading", 45),
-    Section("stage", "gpu.stage:stage", 50),
+    Section("stage", "gpu.stage:stage", 45),
     Section("resident", "gpu.resident:resident", 25),
     Section("nvjpeg", "gpu.decoders:nvjpeg", 30),
     Section("nvimagecodec", "gpu.decoders:nvimagecodec", 30),
     Section("dali", "gpu.decoders:dali", 40),
     Section("cpu", "gpu.decoders:cpu", 35),
     Section("optimizers", "gpu.optimizers:optimizers", 40),
-    Section("training", "gpu.training:training", 140),
+    Section("scores", "gpu.scores:scores", 25),
+    Section("training", "gpu.training:training", 120),
 )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,10 +72,10 @@ def combine(
     temperatures = [1.0] * count if temperatures is None else temperatures
     columns = [None] * count if columns is None else columns
     rows = [None] * count if rows is None else rows
-    _check(tables, weights, space, kinds, temperatures, columns, rows, out, top)
+    check(tables, weights, space, kinds, temperatures, columns, rows, out, top)
     read = [number for number in range(count) if weights[number]]  # the others' -inf would make NaN
-    found = combine_plain.empty(len(out), top)
-    parts = {
+    found: dict[str, Any] = combine_plain.empty(len(out), top)
+    parts: dict[str, Any] = {
         "tables": [tables[number] for number in read],
         "weights": [float(weights[number]) for number in read],
         "temperatures": [float(temperatures[number]) for number in read],
@@ -93,7 +94,7 @@ def combine(
     return Combined(**found) if top else Combined(found["label"], None, None)
 
 
-def _check(
+def check(
     tables: Sequence[np.ndarray],
     weights: Sequence[float],
     space: str,
@@ -104,6 +105,7 @@ def _check(
     out: np.ndarray,
     top: int,
 ) -> None:
+    """Raise a ValueError if arguments do not fit together."""
     if not tables or {len(part) for part in (weights, kinds, temperatures, columns, rows)} != {len(tables)}:
         raise ValueError("weights, kinds, temperatures, columns and rows are one a table, of at least one table")
     if space not in KINDS or not set(kinds) <= set(KINDS):

@@ -66,6 +66,11 @@ def softmax_colsum_dual(
     return sums, normalisers
 
 
+def native_there() -> bool:
+    """Whether the native kernels were built."""
+    return _native is not None
+
+
 def takes_native(scores: np.ndarray, backend: Backend | None) -> bool:
     """Whether C++ is to do the work.
 

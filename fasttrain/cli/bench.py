@@ -100,6 +100,43 @@ def loader(
     _report(bench_loader(data, settings), out, as_json)
 
 
+@bench.command("scores")
+def scores(
+    rows: Annotated[int, typer.Option(min=1, help="Samples of the generated float16 table.")] = 90_000,
+    columns: Annotated[int, typer.Option(min=2, help="Classes.")] = 5_000,
+    eps: Annotated[float, typer.Option(min=1e-3, help="Temperature of passes and solvers.")] = 0.2,
+    tables: Annotated[int, typer.Option(min=1, help="Of the ensemble, each with a tenth of the rows.")] = 17,
+    peer_rows: Annotated[int, typer.Option(min=1, help="Samples of the problem that peers solve.")] = 9_000,
+    tolerance: Annotated[float, typer.Option(min=0, help="L1 marginal error to which they solve it.")] = 1e-3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each contestant [default: the cores at hand].")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contestant runs.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help="A contestant's name; may be given again.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a contestant is stopped.")] = 600.0,
+    scratch: Annotated[Path | None, typer.Option(help="For the generated tables [default: the system's].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file as well.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Passes over a score matrix, beside reading its bytes and beside the exponentials; ensembles; peers' Sinkhorn."""
+    from fasttrain.tools.bench.scores import ScoresBench, bench_scores
+
+    settings = ScoresBench(
+        rows=rows,
+        columns=columns,
+        eps=eps,
+        tables=tables,
+        peer_rows=peer_rows,
+        tolerance=tolerance,
+        threads=threads,
+        rounds=rounds,
+        only=only or (),
+        timeout_s=timeout,
+        scratch=scratch,
+    )
+    result = bench_scores(settings)
+    title = f"{rows:,} x {columns:,} float16 scores; work a second"
+    _report(result, out, as_json, title)
+
+
 @bench.command("train")
 def train(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Images with classes: folder, list, archive, .beton.")],
@@ -199,11 +236,13 @@ _COLUMNS = (
     ("target_s", "target, s", 1.0, 1),
     ("loss", "loss", 1.0, 2),
     ("top1", "top-1", 1.0, 3),
+    ("iterations", "iterations", 1.0, 0),
+    ("peak_and_table", "memory / table", 1.0, 2),
 )
 _LABELS = ("work", "source", "threads")
 
 
-def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _report(result: dict[str, Any], out: Path | None, as_json: bool, title: str | None = None) -> None:
     import json
 
     from fasttrain.base.atomic import atomic_open
@@ -214,7 +253,7 @@ def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
             file.write(json.dumps(result, indent=2) + "\n")
     results = result["results"]
     cold = " from cold files" if results[0].get("cache") == "cold" else ""
-    title = f"{result['images']} images, {result['mean_bytes']:,} bytes each{cold}; {results[0]['unit']}"
+    title = title or f"{result['images']} images, {result['mean_bytes']:,} bytes each{cold}; {results[0]['unit']}"
     print_table(title, *_table(results))
     for missing in result["missing"]:
         say(f"takes no part: {missing}")
@@ -231,6 +270,10 @@ def _report(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
         print(f"{entry['ours']} / {entry['theirs']}{fastest}{where}{threads}: {entry['ratio']:.2f} ({spread}){further}")
 
 
+def _figure(value: float) -> str:
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 3}f}"
+
+
 def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: labels only where they differ, figures only where somebody has them."""
     shared = [key for key in _LABELS if all(key in entry for entry in results)]
@@ -242,7 +285,7 @@ def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         if "error" in entry:
             rows.append([*row, entry["error"], *[""] * (2 + len(further))])
             continue
-        row += [f"{entry[key]:,.{0 if entry[key] >= 100 else 1}f}" for key in ("median", "min", "max")]
+        row += [_figure(entry[key]) for key in ("median", "min", "max")]
         for key, _, factor, decimals in further:
             row.append("" if entry.get(key) is None else f"{entry[key] * factor:,.{decimals}f}")
         rows.append(row)

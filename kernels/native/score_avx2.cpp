@@ -22,6 +22,7 @@ inline void store_halves(const float* from, std::uint16_t* to) {
 #define STORE_HALVES store_halves
 #define MAXIMUM(a, b) _mm256_max_ps(a, b)
 #define MINIMUM(a, b) _mm256_min_ps(a, b)
+#define MINIMUM_OF_INTS(a, b) same_bits<Ints>(_mm256_min_epi32(same_bits<__m256i>(a), same_bits<__m256i>(b)))
 #define ANY(found) _mm256_movemask_ps(same_bits<__m256>(found))
 #define PREFETCH(address) _mm_prefetch(address, _MM_HINT_T0)
 #include "score_kernels.inc"

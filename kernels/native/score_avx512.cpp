@@ -24,6 +24,8 @@ inline void store_halves(const float* from, std::uint16_t* to) {
 #define STORE_HALVES store_halves
 #define MAXIMUM(a, b) _mm512_maskz_max_ps(kAll, a, b)
 #define MINIMUM(a, b) _mm512_maskz_min_ps(kAll, a, b)
+#define MINIMUM_OF_INTS(a, b) \
+  same_bits<Ints>(_mm512_maskz_min_epi32(kAll, same_bits<__m512i>(a), same_bits<__m512i>(b)))
 #define ANY(found) _mm512_movepi32_mask(same_bits<__m512i>(found))
 #define PREFETCH(address) _mm_prefetch(address, _MM_HINT_T0)
 #include "score_kernels.inc"

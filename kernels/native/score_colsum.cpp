@@ -35,27 +35,25 @@ ColumnSums softmax_colsum(const ScoreMatrix& scores, const double* offsets, doub
   for_each_chunk(chunks.count, threads, (kSoftmaxRows + 1) * width, [&](std::size_t chunk, float* scratch) {
     float *plan = scratch, *sums = scratch + kSoftmaxRows * width;
     double* totals = partial.data() + chunk * width;
-    std::fill(sums, sums + width, 0.0f);
+    std::fill(scratch, scratch + (kSoftmaxRows + 1) * width, 0.0f);
     RowSoftmax softmax(kernels, scores.kind, shifts.data(), columns, scale);
+    PendingRows pending{{}, sums};
     const std::size_t first = chunk * chunks.rows, last = std::min(first + chunks.rows, scores.rows);
     for (std::size_t row = first; row < last; row += kSoftmaxRows) {
       const std::size_t count = std::min(kSoftmaxRows, last - row);
-      RowPower powers[kSoftmaxRows];
-      softmax.rows(scores.row(row), columns * scores.item(), count, plan, powers);
-      const float* rows[kSoftmaxRows];
-      float weights[kSoftmaxRows];
+      RowPower powers[kSoftmaxRows] = {};
+      softmax.rows(scores.row(row), columns * scores.item(), count, plan, powers, &pending);
       RowPower product{1.0, 0.0f};  // for one logarithm of all rows: four sums are far from what a double holds
       for (std::size_t r = 0; r < kSoftmaxRows; ++r) {
-        const bool there = r < count && powers[r].sum > 0.0;
+        const bool there = powers[r].sum > 0.0;
         if (r < count && !there) empty.offer(static_cast<std::int64_t>(row + r));
-        rows[r] = plan + (r < count ? r : 0) * width;
-        weights[r] = there ? static_cast<float>(1.0 / powers[r].sum) : 0.0f;
+        pending.weights[r] = there ? static_cast<float>(1.0 / powers[r].sum) : 0.0f;
         if (there) product = {product.sum * powers[r].sum, product.shift + powers[r].shift};
       }
       normalisers[chunk] += log_of(product);
-      kernels.accumulate(rows, weights, width, sums);
       if ((row - first) % kFlushRows == kFlushRows - kSoftmaxRows) kernels.flush(sums, width, totals);
     }
+    softmax.settle(plan, pending);
     kernels.flush(sums, width, totals);
   });
   ColumnSums result{std::vector<double>(columns), 0.0, empty.value()};

@@ -25,6 +25,9 @@ struct ScoreKernels {
   // The bytes of scores that lie `ahead` are fetched into the cache.
   double (*exponentials[2])(const void* scores, const float* offsets, std::size_t count, float scale, float shift,
                             std::ptrdiff_t ahead, float* out);
+  // The same, after sums += weight * out: while a processor computes these, it has time to load and store those.
+  double (*exchange[2])(const void* scores, const float* offsets, std::size_t count, float scale, float shift,
+                        std::ptrdiff_t ahead, float* out, float weight, float* sums);
   // Largest scores * scale + offsets.
   float (*largest[2])(const void* scores, const float* offsets, std::size_t count, float scale);
   // sums += weights[r] * rows[r], of 4 rows.

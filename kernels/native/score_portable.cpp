@@ -47,6 +47,7 @@ inline bool any(FourInts found) { return (found[0] | found[1] | found[2] | found
 #define STORE_HALVES store_halves
 #define MAXIMUM maximum
 #define MINIMUM minimum
+#define MINIMUM_OF_INTS(a, b) ((a) < (b) ? (a) : (b))
 #define ANY any
 #define PREFETCH(address) __builtin_prefetch(address)
 #include "score_kernels.inc"

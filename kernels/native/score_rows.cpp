@@ -14,11 +14,11 @@ namespace fasttrain {
 namespace {
 
 constexpr std::size_t kPiece = 1024;  // columns taken at a time: their offsets stay in the first-level cache
-constexpr float kLargestShift = 1 << 20;
+constexpr float kLargestShift = 1 << 20, kTooLarge = 1 << 21;
 // Sums of exponentials that lose nothing: entries below 2^-127 count as 0, which is 2^-47 of the least such sum.
 constexpr double kLeastSum = 0x1p-80, kLargestSum = 0x1p99;
 constexpr float kCentre = 10.0f;  // where the next row's sum is expected, in the middle between them
-constexpr int kWary = 64;         // rows for which a wrong guess is remembered
+constexpr int kWary = 64;         // calls for which a wrong guess is remembered
 
 float half_value(std::uint16_t half) {
   const int exponent = half >> 10 & 31, fraction = half & 1023;
@@ -41,8 +41,6 @@ std::vector<float> padded_offsets(const double* offsets, std::size_t columns, do
   return result;
 }
 
-bool RowSoftmax::fits(double sum) const { return sum >= kLeastSum && sum <= kLargestSum; }
-
 void RowSoftmax::learn(const RowPower& power) {
   guess_ = std::clamp(power.shift + static_cast<float>(std::ilogb(power.sum)) - kCentre, -kLargestShift, kLargestShift);
 }
@@ -53,53 +51,71 @@ RowPower RowSoftmax::operator()(const void* scores, float* out) {
   return power;
 }
 
-void RowSoftmax::rows(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers) {
-  const std::size_t width = padded(columns_), item = kind_ == 0 ? 2 : 4;
-  bool guessed = wary_ == 0;
-  if (guessed) {
-    const auto ahead = static_cast<std::ptrdiff_t>(count * stride);
-    for (std::size_t r = 0; r < count; ++r) powers[r] = {0.0, guess_};
-    for (std::size_t begin = 0; begin < columns_; begin += kPiece) {
-      const std::size_t some = std::min(kPiece, columns_ - begin);
-      for (std::size_t r = 0; r < count; ++r) {
-        powers[r].sum += kernels_.exponentials[kind_](scores + r * stride + begin * item, offsets_ + begin, some, scale_,
-                                                      guess_, ahead, out + r * width + begin);
-      }
-    }
-  } else {
-    --wary_;
+void RowSoftmax::settle(const float* out, const PendingRows& pending) const {
+  const float* rows[kSoftmaxRows];
+  for (std::size_t r = 0; r < kSoftmaxRows; ++r) rows[r] = out + r * padded(columns_);
+  kernels_.accumulate(rows, pending.weights, padded(columns_), pending.sums);
+}
+
+void RowSoftmax::rows(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers,
+                      const PendingRows* pending) {
+  const std::size_t width = padded(columns_);
+  if (pending && count < kSoftmaxRows) {
+    settle(out, *pending);
+    pending = nullptr;
   }
+  bool guessed[kSoftmaxRows];
   for (std::size_t r = 0; r < count; ++r) {
-    if (guessed && fits(powers[r].sum)) continue;
-    powers[r] = by_largest(scores + r * stride, out + r * width);
-    if (guessed) wary_ = kWary;
+    guessed[r] = wary_ == 0 || (r > 0 && wary_ == 1);  // at first one row is enough to learn from
+    powers[r] = {0.0, guessed[r] ? guess_ : measure(scores + r * stride)};
+    if (wary_ == 1 && powers[r].shift < kTooLarge) guess_ = powers[r].shift;
+  }
+  take(scores, stride, count, out, powers, pending);
+  if (wary_ > 0) --wary_;
+  for (std::size_t r = 0; r < count; ++r) {
+    if (powers[r].shift < kTooLarge && powers[r].sum >= kLeastSum && powers[r].sum <= kLargestSum) continue;
+    const char* row = scores + r * stride;
+    if (guessed[r]) {
+      wary_ = kWary;
+      powers[r] = {0.0, measure(row)};
+      take(row, 0, 1, out + r * width, powers + r, nullptr);
+    }
+    if (powers[r].shift >= kTooLarge) powers[r] = in_double(row, out + r * width);
   }
   for (std::size_t r = 0; r < count; ++r) {
     if (powers[r].sum > 0.0) return learn(powers[r]);
   }
 }
 
-RowPower RowSoftmax::by_largest(const void* scores, float* out) const {
-  const float most = kernels_.largest[kind_](scores, offsets_, columns_, scale_);
-  if (!(most > -std::numeric_limits<float>::max()) || is_infinite(most)) {
-    std::fill(out, out + padded(columns_), 0.0f);
-    return {0.0, 0.0f};
-  }
-  if (!(std::fabs(most) < kLargestShift)) return in_double(scores, most, out);
-  RowPower power{0.0, std::nearbyint(most)};
-  const std::size_t item = kind_ == 0 ? 2 : 4;
+void RowSoftmax::take(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers,
+                      const PendingRows* pending) const {
+  const std::size_t width = padded(columns_), item = kind_ == 0 ? 2 : 4;
+  const auto ahead = static_cast<std::ptrdiff_t>(count * stride);
   for (std::size_t begin = 0; begin < columns_; begin += kPiece) {
     const std::size_t some = std::min(kPiece, columns_ - begin);
-    power.sum += kernels_.exponentials[kind_](static_cast<const char*>(scores) + begin * item, offsets_ + begin, some,
-                                              scale_, power.shift, 0, out + begin);
+    for (std::size_t r = 0; r < count; ++r) {
+      const char* from = scores + r * stride + begin * item;
+      const float shift = std::min(powers[r].shift, kLargestShift);
+      float* to = out + r * width + begin;
+      powers[r].sum += pending ? kernels_.exchange[kind_](from, offsets_ + begin, some, scale_, shift, ahead, to,
+                                                          pending->weights[r], pending->sums + begin)
+                               : kernels_.exponentials[kind_](from, offsets_ + begin, some, scale_, shift, ahead, to);
+    }
   }
-  return power;
+}
+
+// The whole number next to the largest exponent, or kTooLarge; any for rows that have none, whose sums come out as 0.
+float RowSoftmax::measure(const void* scores) const {
+  const float most = kernels_.largest[kind_](scores, offsets_, columns_, scale_);
+  return std::fabs(most) < kLargestShift ? std::nearbyint(most) : kTooLarge;
 }
 
 // Scores so large that their float exponents have no digits behind the point.
-RowPower RowSoftmax::in_double(const void* scores, float most, float* out) const {
-  RowPower power{0.0, most};
+RowPower RowSoftmax::in_double(const void* scores, float* out) const {
+  const float most = kernels_.largest[kind_](scores, offsets_, columns_, scale_);
   std::fill(out, out + padded(columns_), 0.0f);
+  if (!(most > -std::numeric_limits<float>::max()) || is_infinite(most)) return {0.0, 0.0f};
+  RowPower power{0.0, most};
   for (std::size_t i = 0; i < columns_; ++i) {
     const float score = kind_ == 0 ? half_value(static_cast<const std::uint16_t*>(scores)[i])
                                    : static_cast<const float*>(scores)[i];

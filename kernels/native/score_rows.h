@@ -35,6 +35,14 @@ struct RowPower {
   float shift;  // their true values are 2^shift times as large
 };
 
+constexpr std::size_t kSoftmaxRows = 4;  // that are taken at a time, at most
+
+// Rows of exponentials that are still to be added to column sums, when others are about to take their place.
+struct PendingRows {
+  float weights[kSoftmaxRows];
+  float* sums;
+};
+
 // Takes softmaxes of rows that follow each other. The largest entry need not be looked for where a row is like the one before:
 // exponentials are taken by that one's measure, and again by their own only if their sum comes out too small or too
 // large. Where that happens too often, the largest entry is looked for first.
@@ -47,14 +55,19 @@ class RowSoftmax {
   RowPower operator()(const void* scores, float* out);
 
   // `count` rows that lie `stride` bytes apart, piece by piece, so that each piece of the offsets is read once for all of
-  // them; so many rows behind them are fetched meanwhile.
-  void rows(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers);
+  // them; so many rows behind them are fetched meanwhile. The rows in `out` are added up before they are overwritten.
+  void rows(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers,
+            const PendingRows* pending = nullptr);
+
+  // Adds them alone.
+  void settle(const float* out, const PendingRows& pending) const;
 
  private:
-  bool fits(double sum) const;
   void learn(const RowPower& power);
-  RowPower by_largest(const void* scores, float* out) const;
-  RowPower in_double(const void* scores, float most, float* out) const;
+  void take(const char* scores, std::size_t stride, std::size_t count, float* out, RowPower* powers,
+            const PendingRows* pending) const;
+  float measure(const void* scores) const;
+  RowPower in_double(const void* scores, float* out) const;
 
   const ScoreKernels& kernels_;
   std::size_t kind_;
@@ -67,8 +80,6 @@ class RowSoftmax {
 
 // Logarithm of 2^shift * sum.
 double log_of(const RowPower& power);
-
-constexpr std::size_t kSoftmaxRows = 4;  // that RowSoftmax::rows takes at a time, at most
 
 // Calls work(chunk, scratch) for each chunk number below `chunks`, on at most `threads` threads; `scratch` is one of
 // `floats` floats a thread.

@@ -29,3 +29,16 @@ def softmax64(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     powers = np.exp(values - top)
     sums = powers.sum(1, keepdims=True)
     return powers / sums, (top + np.log(sums))[:, 0]
+
+
+def tables_of(shape: tuple[int, int], kinds: list[str], dtypes: list[type]) -> list[np.ndarray]:
+    """Tables of various kinds and types."""
+    tables = []
+    for number, (kind, dtype) in enumerate(zip(kinds, dtypes, strict=True)):
+        scores = scores_of(shape, np.float32, seed=number)
+        if kind != "logits":
+            plan, _ = softmax64(scores.astype(np.float64))
+            with np.errstate(divide="ignore"):
+                scores = plan if kind == "probs" else np.log(plan)
+        tables.append(scores.astype(dtype))
+    return tables

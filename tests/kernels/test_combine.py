@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 
 from fasttrain.kernels.combine import combine
-from tests.kernels.score_cases import SHAPES, scores_of, softmax64
+from tests.kernels.score_cases import SHAPES, tables_of
 
 SPACES = ["logits", "probs", "log_probs"]
-
-
-def tables_of(shape, kinds, dtypes):
-    tables = []
-    for number, (kind, dtype) in enumerate(zip(kinds, dtypes, strict=True)):
-        scores = scores_of(shape, np.float32, seed=number)
-        if kind != "logits":
-            plan, _ = softmax64(scores.astype(np.float64))
-            with np.errstate(divide="ignore"):
-                scores = plan if kind == "probs" else np.log(plan)
-        tables.append(scores.astype(dtype))
-    return tables
 
 
 def kinds_of(space):

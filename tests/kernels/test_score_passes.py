@@ -64,8 +64,11 @@ def test_rows_of_very_different_size(simd, dtype):
 
 def test_exponents_beyond_what_floats_tell_apart(simd):
     scores = np.array([[6e4, 0, 5e4], [-6e4, -6.1e4, -6e4]], np.float32)
-    sums = softmax_colsum(scores, np.zeros(3), 0.01, backend="native")
+    sums, total = softmax_colsum_dual(scores, np.zeros(3), 0.01, backend="native")
     np.testing.assert_allclose(sums, [1.5, 0, 0.5], atol=1e-6)
+    assert total == pytest.approx(np.log(2), abs=1)
+    barely = np.full((2, 3), 7300, np.float32)  # exponents a little above 2^20
+    assert softmax_colsum_dual(barely, np.zeros(3), 0.01, backend="native")[1] == pytest.approx(1.46e6, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,15 +9,30 @@ triton = pytest.importorskip("triton", reason="Triton comes with torch for CUDA 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from fasttrain.kernels.triton import augment, finish, resample, update_parts, weight_update  # noqa: E402
+from fasttrain.kernels.triton import (  # noqa: E402
+    augment,
+    combine,
+    finish,
+    resample,
+    scores,
+    update_parts,
+    weight_update,
+)
 
 SCALES = dict.fromkeys(("s0", "s1", "s2", "h0", "h1", "h2"), "fp32")
 CROP = {"HEIGHT": 31, "WIDTH": 33, "OUT_H": 28, "OUT_W": 30}
 
 
-def compiled(kernel: object, types: dict[str, str], constants: dict[str, object], warps: int, capability: int) -> dict:
+def compiled(
+    kernel: object,
+    types: dict[str, str],
+    constants: dict[str, object],
+    warps: int,
+    capability: int,
+    facts: dict[tuple[int, ...], list] | None = None,
+) -> dict:
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}  # type: ignore[attr-defined]
-    source = ASTSource(kernel, signature, constants)
+    source = ASTSource(kernel, signature, constants, facts)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps}).asm
 
 
@@ -99,3 +114,41 @@ def test_augment(bilinear: bool) -> None:
     types = {"source": "*u8", "numbers": "*fp32", "seeds": "*i32", "tables": "*u8", "out": "*u8", "stream": "i32"}
     types |= {**dict.fromkeys(("f0", "f1", "f2"), "i32"), **dict.fromkeys(("m0", "m1", "m2", "d0", "d1", "d2"), "fp32")}
     assert build(augment.step_kernel, types, {"HEIGHT": 31, "WIDTH": 33, "BILINEAR": bilinear, "BLOCK": 512})
+
+
+SCORES = {"offsets": "*fp32", "N": "i32", "scale": "fp32", "LONG": "i32"}
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("columns", [37, 5000, 16_000])
+def test_passes_over_scores(dtype: str, columns: int) -> None:
+    types = {**SCORES, "scores": f"*{dtype}", **dict.fromkeys(("partials", "logs", "normalisers"), "*fp32")}
+    head, tail = scores.halves(columns)
+    rows = max(1, 8192 // 2 ** (head + tail).bit_length())
+    constants = {"C": columns, "ROWS": rows, "HEAD": head, "TAIL": tail}
+    assert build(scores.colsum_kernel, types, constants, scores.warps(head + tail))
+    assert build(scores.normaliser_kernel, types, {"C": columns, "BLOCK": 4096}, 8)
+    assert build(scores.wide_colsum_kernel, types, {"C": columns, "ROWS": 4, "BLOCK": 1024})
+    found = dict.fromkeys(("probability", "margin", "normaliser"), "*fp32")
+    assert build(scores.assign_kernel, {**types, **found, "label": "*i32"}, {"C": columns, "BLOCK": 4096}, 8)
+
+
+TABLES_OF_SCORES = {"addresses": "*i64", "numbers": "*fp32", "totals": "*fp32", "label": "*i32", "M": "i32"}
+
+
+@pytest.mark.parametrize("space", [0, 1, 2])
+@pytest.mark.parametrize("flag", [False, True])
+def test_combine(space: int, flag: bool) -> None:
+    constants = {"C": 5000, "SPACE": space, "HALF": not flag, "PROBS": flag and space > 0, "TEMPERED": flag}
+    constants |= {"PERMUTED": flag, "CONTINUES": flag, "ENDS": not flag, "BLOCK": 8192}
+    assert build(combine.combine_kernel, TABLES_OF_SCORES, constants, 16)
+
+
+def test_scores_are_read_as_vectors() -> None:
+    types = {**SCORES, "scores": "*fp16", "partials": "*fp32", "logs": "*fp32"}
+    constants = {"C": 5000, "ROWS": 1, "HEAD": 4096, "TAIL": 1024}
+    aligned = {(0,): [["tt.divisibility", 16]], (1,): [["tt.divisibility", 16]]}
+    assert vectors(compiled(scores.colsum_kernel, types, constants, 8, 90, aligned)["ptx"])[0]
+    constants = {"C": 5000, "SPACE": 1, "HALF": True, "PROBS": False, "TEMPERED": False, "PERMUTED": False}
+    constants |= {"CONTINUES": False, "ENDS": True, "BLOCK": 8192}
+    assert vectors(compiled(combine.combine_kernel, TABLES_OF_SCORES, constants, 16, 90)["ptx"])[0]

@@ -21,7 +21,7 @@ def test_every_section_runs_in_small(colour_tree: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "gpu_suite_try.json").read_text())
     on_cpu = {"parity", "loading", "stage", "resident", "cpu", "training"}
-    assert set(result["sections"]) == on_cpu | {"nvjpeg", "nvimagecodec", "dali", "optimizers"}
+    assert set(result["sections"]) == on_cpu | {"nvjpeg", "nvimagecodec", "dali", "optimizers", "scores"}
     for name, section in result["sections"].items():
         assert section["rows"] and "error" not in section, (name, section)
         assert all("error" not in row for row in section["rows"]), (name, section["rows"])
@@ -34,6 +34,8 @@ def test_every_section_runs_in_small(colour_tree: Path, tmp_path: Path) -> None:
     updates = {row["name"]: row for row in result["sections"]["optimizers"]["rows"]}
     assert updates["AdamW of torch, ResNet-50"]["share_of_copy"] > 0 and updates["LAMB by foreach, ViT-B/16"]["ms"] > 0
     assert "CUDA GPUs alone" in updates["AdamW, ours, ViT-B/16"]["missing"]
+    passes = {row["name"]: row for row in result["sections"]["scores"]["rows"]}
+    assert passes["column sums float16, beside NumPy"]["ok"] and passes["column sums float16 200x100"]["gb"] > 0
     assert "share_of_synthetic" in done.stdout and "finish bfloat16" in done.stdout
     assert "0 rows failed" in done.stdout and "training, real: " in done.stdout
 

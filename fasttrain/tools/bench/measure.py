@@ -34,6 +34,9 @@ SHOWN_PACKAGES = (
     "simplejpeg",
     "webdataset",
     "nvidia-dali-cuda130",
+    "POT",
+    "geomloss",
+    "ott-jax",
 )
 
 
