@@ -53,7 +53,7 @@ class _OfOneClass:
         loss = own[rows] - values
         order = np.lexsort((loss, classes))
         order = order[classes[order] != number]
-        classes, self._loss, self._row = classes[order], loss[order], rows[order]
+        classes, self._loss, self._row = classes[order], loss[order], rows[order].astype(np.int32)
         first = np.flatnonzero(np.diff(classes, prepend=-1))
         self._at, self._end = first.copy(), np.append(first[1:], len(classes)).tolist()
         self.targets, self.losses, self.rows = classes[first], self._loss[first], self._row[first]

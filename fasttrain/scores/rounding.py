@@ -6,7 +6,7 @@ from fasttrain.kernels.assign import Assigned
 from fasttrain.scores.passes import Passes
 
 # Best classes of a sample that are looked at before its whole row is.
-CANDIDATES = 64
+CANDIDATES = 32
 
 
 def round_greedy(
