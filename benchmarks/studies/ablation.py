@@ -106,6 +106,7 @@ LONG_TAIL = Task(
         "class_weights": ("loss.class_weights=inverse",),
         "effective_weights": ("loss.class_weights=effective",),
         "class_balance": ("sampling.class_balance=1",),
+        # These two are one loss at tau = 1: they differ by rounding, which shows what chance does.
         "balanced_softmax": ("loss.kind=balanced_softmax",),
         "logit_adjustment": ("loss.kind=logit_adjustment",),
         "seesaw": ("loss.kind=seesaw",),
