@@ -4,7 +4,7 @@ A pass reads the stored scores where they lie, in the type that they have; a row
 so logits and log-probabilities do alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,8 +17,15 @@ from fasttrain.kernels.assign import Assigned, assign
 from fasttrain.kernels.softmax_colsum import softmax_colsum_dual
 from fasttrain.scores.table import ScoreTable, share
 
-# (v, temperature) -> column sums, and the sum of the rows' log-normalisers where the pass has it.
-ColumnSums = Callable[[np.ndarray, float], tuple[np.ndarray, float]]
+
+class Held(Protocol):
+    """A score matrix on a device, as `fasttrain.kernels.softmax_colsum_torch.TorchColumnSums` holds it."""
+
+    def dual(self, offsets: np.ndarray, temperature: float) -> tuple[np.ndarray, float]:
+        """As `softmax_colsum_dual`."""
+
+    def assign(self, offsets: np.ndarray, temperature: float, *, top: int = 0) -> Assigned:
+        """As `fasttrain.kernels.assign.assign`."""
 
 
 class Sums(Protocol):
@@ -58,7 +65,7 @@ class HostPasses:
         samples: N, of all ranks.
         first: number of this rank's first row.
         ids: (n,) for error messages.
-        column_sums: (v, eps) -> sums of these rows; by default on the CPU.
+        held: these rows on a device, which then does the work.
         device: where torch adds up the ranks' sums.
         threads: on the CPU; None for one a core, shared among the ranks of a machine.
     """
@@ -70,7 +77,7 @@ class HostPasses:
         samples: int | None = None,
         first: int = 0,
         ids: Sequence[str] | None = None,
-        column_sums: ColumnSums | None = None,
+        held: Held | None = None,
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
@@ -79,15 +86,15 @@ class HostPasses:
         self.samples = len(scores) if samples is None else samples
         self.rows = slice(first, first + len(scores))
         self._ids = ids
-        self._column_sums = column_sums
+        self._held = held
         self._device = device
         self._threads = threads or default_threads()
 
     def sums(self, v: np.ndarray, eps: float) -> tuple[np.ndarray, float]:
         """See `Passes`."""
         try:
-            if self._column_sums is not None:
-                sums, normalisers = self._column_sums(v, eps)
+            if self._held is not None:
+                sums, normalisers = self._held.dual(v, eps)
             else:
                 sums, normalisers = softmax_colsum_dual(self._scores, v, eps, threads=self._threads)
         except ValueError:
@@ -98,7 +105,10 @@ class HostPasses:
 
     def assign(self, v: np.ndarray, eps: float, top: int = 0) -> Assigned:
         """See `Passes`."""
-        return assign(self._scores, v, eps, top=min(top, self.columns), threads=self._threads)
+        top = min(top, self.columns)
+        if self._held is not None:
+            return self._held.assign(v, eps, top=top)
+        return assign(self._scores, v, eps, top=top, threads=self._threads)
 
     def values(self, rows: np.ndarray | slice) -> np.ndarray:
         """See `Passes`."""
@@ -177,10 +187,8 @@ def passes_of(table: ScoreTable, device: str = "cpu") -> HostPasses:
     """
     rows = share(len(table), rank(), world_size())
     scores = log_scores(table, rows)
-    sums = None if device == "cpu" else _on_device(scores, device)
-    return HostPasses(
-        scores, samples=len(table), first=rows.start, ids=table.ids[rows], column_sums=sums, device=device
-    )
+    held = None if device == "cpu" else _on_device(scores, device)
+    return HostPasses(scores, samples=len(table), first=rows.start, ids=table.ids[rows], held=held, device=device)
 
 
 def log_scores(table: ScoreTable, rows: slice) -> np.ndarray:
@@ -200,12 +208,11 @@ def log_scores(table: ScoreTable, rows: slice) -> np.ndarray:
     return logs
 
 
-def _on_device(scores: np.ndarray, device: str) -> ColumnSums:
+def _on_device(scores: np.ndarray, device: str) -> Held:
     import torch
 
     from fasttrain.kernels.softmax_colsum_torch import TorchColumnSums
 
     if not torch.cuda.is_available():
         raise ScoresError("torch sees no CUDA device on this machine; leave out --device cuda")
-    passes = TorchColumnSums(scores, device)
-    return lambda v, eps: (passes(v, eps), np.nan)
+    return TorchColumnSums(scores, device)

@@ -142,3 +142,14 @@ def test_the_heuristic_takes_a_sample_twice_and_the_last_class_has_it():
     # classes 1 and 2 both want row 0, served in order: class 2 keeps it and class 1 stays empty
     probs = np.array([[0.4, 0.3, 0.3], [0.8, 0.1, 0.1], [0.9, 0.05, 0.05]])
     assert greedy_k(probs, 1).tolist() == [2, 0, 0]
+
+
+def test_a_table_on_a_device_gets_the_same_labels(monkeypatch):
+    kernel = pytest.importorskip("fasttrain.kernels.softmax_colsum_torch")
+    log_probs, _ = biased(200, 9)
+    expected, _ = redistribute(table_of(log_probs), RedistributeSettings(round="exact", equality=True))
+    monkeypatch.setattr("fasttrain.scores.passes._on_device", lambda scores, _: kernel.TorchColumnSums(scores, "cpu"))
+    settings = RedistributeSettings(round="exact", equality=True, device="cuda")
+    got, report = redistribute(table_of(log_probs), settings)
+    np.testing.assert_array_equal(got.assigned, expected.assigned)
+    assert report["converged"]

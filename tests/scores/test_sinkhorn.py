@@ -141,8 +141,7 @@ def test_the_torch_pass_solves_the_same_plan():
     kernel = pytest.importorskip("fasttrain.kernels.softmax_colsum_torch")
     log_probs = biased(300, 6)[0].astype(np.float32)
     marginals = Marginals(np.full(6, 45.0), np.full(6, 55.0))
-    passes = kernel.TorchColumnSums(log_probs, "cpu")
-    torch_passes = HostPasses(log_probs, column_sums=lambda v, eps: (passes(v, eps), 0.0))
+    torch_passes = HostPasses(log_probs, held=kernel.TorchColumnSums(log_probs, "cpu"))
     got, expected = (solve(each, marginals, tolerance=1e-6) for each in (torch_passes, HostPasses(log_probs)))
     np.testing.assert_allclose(got.potential, expected.potential, atol=1e-4)
 
