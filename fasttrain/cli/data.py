@@ -237,7 +237,9 @@ def build(
     if withhold_labels is not None:
         samples = withhold(samples, withhold_labels)
     _say_what_was_found(samples, say)
-    if masks is not None or mask_column is not None:
+    if masks is None and mask_column is None:
+        found = masks_of_betons(samples)
+    else:
         refuse_kept(kept)
         rule = read_rule(classes=mask_classes, palette=palette, ignored=ignore or (), table=mask_map)
         found = find_masks(
@@ -245,8 +247,6 @@ def build(
         )
         if found.without_image:
             say(f"warning: {found.without_image} masks in {masks} have no image")
-    else:
-        found = masks_of_betons(samples)
     report = run(samples, out, load_settings(BuildOptions, options, "build"), found)
     result = report.as_json()
     finish(result if as_json else _without_empty(result), as_json)
