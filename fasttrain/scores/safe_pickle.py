@@ -9,7 +9,7 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -111,7 +111,23 @@ _NUMPY: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _DataUnpickler(pickle.Unpickler):
+# The C unpickler makes room for every number below the largest that a pickle gives an object: one damaged byte, and it
+# takes all memory. Python's own keeps a dict.
+_PLAIN_UNPICKLER: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+def _load_bytearray(unpickler: Any) -> None:
+    """As pickle's own, which fills as many bytes as the pickle says before it looks whether there are any."""
+    size = int.from_bytes(unpickler.read(8), "little")
+    data = unpickler.read(size)
+    if len(data) < size:
+        raise pickle.UnpicklingError("an array is cut off")
+    unpickler.append(bytearray(data))
+
+
+class _DataUnpickler(_PLAIN_UNPICKLER):  # type: ignore[misc]
+    dispatch: ClassVar = {**_PLAIN_UNPICKLER.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray}
+
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; any other name is refused before anything of it is imported."""
         if module.split(".")[0] == "torch":

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 from collections import OrderedDict
 from contextlib import suppress
 
@@ -94,3 +95,20 @@ def test_damage_is_a_sentence_or_harmless(position, byte):
     for damaged in (bytes(content), bytes(content[: position % len(content)])):
         with suppress(ScoresError):
             load_pickle(io.BytesIO(damaged))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r\xff\xff\xff\xff.",  # an empty list, remembered as number 4,294,967,295
+        b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b"\0.",  # a bytearray of 8 GB that is not there
+    ],
+)
+def test_what_a_pickle_claims_takes_no_memory(content):
+    tracemalloc.start()
+    try:
+        with suppress(ScoresError):
+            load_pickle(io.BytesIO(content))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
