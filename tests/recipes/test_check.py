@@ -70,7 +70,6 @@ def test_a_right_recipe_has_no_problems(system, tmp_path, toolbox):
     ("stage", "keys", "message"),
     [
         ("pseudo", {"treshold": 1}, "did you mean 'threshold'"),
-        ("pseudo", {"threshold": None}, "--threshold"),
         ("pseudo", {"threshold": "high"}, "valid number"),
         ("predict", {"tta": "vflip"}, "vflip"),
         ("predict", {"out": "x.arrow"}, "out is set by the runner"),
