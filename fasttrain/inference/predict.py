@@ -105,10 +105,11 @@ def _write(
     scores = np.concatenate([part[1] for part in gathered])[order]
     if not len(rows):
         raise ScoresError(f"no image of {loader.dataset.name} could be decoded, so there is nothing to predict")
+    names = _output_names(opened)
     table = ScoreTable(
         ids=loader.string_ids(rows),
         scores=scores,
-        classes=_output_names(opened),
+        classes=names,
         kind="logits",
         labels=_labels(opened, loader, rows),
         meta={
@@ -116,6 +117,7 @@ def _write(
             "checkpoint_hash": opened.weights_hash,
             "data_fingerprint": loader.dataset.fingerprint,
             "validation": opened.metrics,
+            "train_counts": opened.train_counts and dict(zip(names, opened.train_counts, strict=True)),
             "tta": tta,
             "eval_view": opened.view.model_dump(mode="json"),
         },

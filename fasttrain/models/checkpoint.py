@@ -28,6 +28,7 @@ class CheckpointInfo:
         averaged: True when the weights are an exponential moving average.
         metrics: validation figures of these weights, and on which data they were measured.
         head: what the model ends in, as `fasttrain.models.heads.HeadSettings`; None for timm's own classifier.
+        train_counts: samples of each class in the training data; None if unknown.
         soup: of which checkpoints these weights are the mean, and what they were chosen on; None for those of training.
     """
 
@@ -40,6 +41,7 @@ class CheckpointInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] | None = None
     soup: dict[str, Any] | None = None
+    train_counts: list[int] | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any], path: str | Path) -> "CheckpointInfo":

@@ -31,6 +31,7 @@ class OpenedModel:
         num_classes: number of outputs.
         weights_hash: xxh3-64 of the weight file.
         metrics: validation figures stored with the weights.
+        train_counts: samples of each class in the data it was trained on, None if unknown.
     """
 
     name: str
@@ -40,6 +41,7 @@ class OpenedModel:
     num_classes: int
     weights_hash: str
     metrics: dict[str, Any] = field(default_factory=dict)
+    train_counts: list[int] | None = None
 
 
 def open_model(
@@ -84,7 +86,14 @@ def _open_checkpoint(path: Path, info: CheckpointInfo, model: str | None, size: 
     module = create_model(info.model, info.num_classes, size=view.size, head=_head(info, path))
     load_weights(module, path, new_head=False)
     return OpenedModel(
-        info.model, module, view, info.class_names, info.num_classes, file_hash(path), dict(info.metrics)
+        info.model,
+        module,
+        view,
+        info.class_names,
+        info.num_classes,
+        file_hash(path),
+        dict(info.metrics),
+        info.train_counts,
     )
 
 

@@ -154,8 +154,9 @@ def soup_info(
     ingredients: Sequence[Ingredient], record: dict[str, Any], metrics: dict[str, Any] | None = None
 ) -> CheckpointInfo:
     """The record of a soup: what its checkpoints share, the latest epoch, how it was made, and its own figures."""
-    epoch = max(entry.info.epoch for entry in ingredients)
-    return replace(ingredients[0].info, epoch=epoch, averaged=True, metrics=metrics or {}, soup=record)
+    epoch, first = max(entry.info.epoch for entry in ingredients), ingredients[0].info
+    counts = first.train_counts if all(entry.info.train_counts == first.train_counts for entry in ingredients) else None
+    return replace(first, epoch=epoch, averaged=True, metrics=metrics or {}, soup=record, train_counts=counts)
 
 
 def _read_ingredient(path: Path) -> Ingredient:

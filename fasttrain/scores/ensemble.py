@@ -275,6 +275,11 @@ class _Plan:
                 )
             yield block, out
 
+    def _common(self, key: str) -> Any:
+        """What all tables say under a key of their metadata; None where they differ."""
+        values = [table.meta.get(key) for table in self.tables]
+        return values[0] if all(value == values[0] for value in values) else None
+
     def meta(self) -> dict[str, Any]:
         """Metadata of the result."""
         settings = self.settings
@@ -286,6 +291,7 @@ class _Plan:
             **self.facts,
             "models": [table.meta.get("model") for table in self.tables],
             "data_fingerprint": self.tables[0].meta.get("data_fingerprint"),
+            "train_counts": self._common("train_counts"),
         }
 
 

@@ -268,6 +268,7 @@ class Trainer:
             averaged=averaged,
             metrics=self._stated_metrics(figures),
             head=None if self.settings.head.kind == "linear" else self.settings.head.model_dump(mode="json"),
+            train_counts=np.bincount(self.train_loader.labels, minlength=self.num_classes).tolist(),
         )
 
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:

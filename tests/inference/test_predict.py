@@ -34,10 +34,9 @@ MODEL, CLASSES = "test_resnet", ["blue", "green", "red"]
 def checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("run") / "last.safetensors"
     torch.manual_seed(0)
-    view = eval_view(32, crop_pct=0.8)
-    save_weights(
-        path, create_model(MODEL, 3).state_dict(), CheckpointInfo(MODEL, 3, CLASSES, view.model_dump(mode="json"))
-    )
+    view = eval_view(32, crop_pct=0.8).model_dump(mode="json")
+    info = CheckpointInfo(MODEL, 3, CLASSES, view, train_counts=[30, 20, 10])
+    save_weights(path, create_model(MODEL, 3).state_dict(), info)
     return path
 
 
@@ -62,6 +61,7 @@ def test_logits_are_the_mean_over_the_views(opened, colour_tree, tmp_path, tta):
     np.testing.assert_allclose(table.scores, np.mean(expected, 0), rtol=1e-4, atol=1e-5)
     assert table.classes == CLASSES
     assert table.meta["tta"] == tta
+    assert table.meta["train_counts"] == {"blue": 30, "green": 20, "red": 10}
     assert [CLASSES[label] for label in table.labels] == [name.split("/")[0] for name in table.ids]
 
 

@@ -46,6 +46,13 @@ def test_labels_are_joined_too_and_may_not_contradict():
         ensemble([first, make(1, labels=np.array([1, 0, 0, 0, 0, 0, 0]))])
 
 
+def test_counts_of_the_training_data_are_passed_on_where_all_models_had_the_same():
+    counts = {"a": 5, "b": 3, "c": 2}
+    first, second = make(1, meta={"train_counts": counts}), make(2, meta={"train_counts": dict(counts)})
+    assert ensemble([first, second]).meta["train_counts"] == counts
+    assert ensemble([first, make(2)]).meta["train_counts"] is None
+
+
 def test_accuracy_weights_come_from_another_set():
     def measured(seed, top1, on="val"):
         meta = {"validation": {"val_top1": top1, "data_fingerprint": on}, "data_fingerprint": "test"}

@@ -51,6 +51,7 @@ def test_a_run_learns_and_leaves_what_it_should(settings, colour_tree):
     assert opened.class_names == ["blue", "green", "red"]
     assert opened.view.size == 32
     assert opened.metrics["val_top1"] == result.top1
+    assert opened.train_counts == [8, 8, 8]
 
 
 def test_ffcv_is_for_training_alone(settings, colour_tree, tmp_path):
