@@ -16,10 +16,11 @@ from fasttrain.beton_build.build import build
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.sources import SampleList
 from fasttrain.kernels.loading import force_simd, usable_simd
-from fasttrain.loading.dataset import ImageDataset, open_dataset
+from fasttrain.loading.dataset import ImageDataset
 from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.native import NativeBackend
+from fasttrain.loading.open_dataset import open_dataset
 from fasttrain.loading.planner import PlannedBatch, Planner
 from fasttrain.loading.sampler import Partition
 from fasttrain.loading.views import train_view

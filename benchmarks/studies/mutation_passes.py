@@ -65,7 +65,7 @@ def fenced(dataset: Any, index: bool) -> Iterator[None]:
     """Forbid reading between the images of a `.beton` in memory, and with `index` their indices: a decoder that leaves
     its image's bytes is stopped."""
     from fasttrain.beton_build.format import REGION_ALIGNMENT, round_up
-    from fasttrain.loading.dataset import BetonDataset
+    from fasttrain.loading.open_dataset import BetonDataset
 
     if not isinstance(dataset, BetonDataset):
         yield

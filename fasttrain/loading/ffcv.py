@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fasttrain.base.errors import LoaderError
 from fasttrain.loading.backend import Normalisation
-from fasttrain.loading.dataset import BetonDataset, ImageDataset
+from fasttrain.loading.dataset import ImageDataset
+from fasttrain.loading.open_dataset import BetonDataset
 from fasttrain.loading.plan import BatchPlan
 from fasttrain.loading.views import TrainView, View
 

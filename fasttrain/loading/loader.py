@@ -15,11 +15,11 @@ from fasttrain.base.console import say
 from fasttrain.base.errors import LoaderError
 from fasttrain.loading.backend import Circumstances, check_nice, choose_backend
 from fasttrain.loading.batch import Batch
-from fasttrain.loading.dataset import Data, open_dataset
 from fasttrain.loading.delivery import Delivery, InFlight
 from fasttrain.loading.device_stage import DeviceStage
 from fasttrain.loading.masks import fitted_view, mask_maker, original_masks
 from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
+from fasttrain.loading.open_dataset import Data, open_dataset
 from fasttrain.loading.order import Order, Sampling
 from fasttrain.loading.per_epoch import EpochShape, EpochShapes, PerEpoch, value_of
 from fasttrain.loading.planner import PlannedBatch, Planner

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fasttrain.base.console import say
 from fasttrain.base.errors import ImageError
 from fasttrain.base.process import is_main
-from fasttrain.loading.dataset import Data, ImageDataset, open_dataset, readable_sizes
+from fasttrain.loading.dataset import ImageDataset, readable_sizes
 from fasttrain.loading.device_stage import normalisation_of
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.open_dataset import Data, open_dataset
 from fasttrain.loading.plan import plan_batch
 from fasttrain.loading.portable import render
 from fasttrain.loading.views import EvalView

@@ -9,8 +9,8 @@ from fasttrain.base.errors import FasttrainError, ImageError, LoaderError
 from fasttrain.beton_build.build import build
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.sources import read_source
-from fasttrain.loading.dataset import open_dataset
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.open_dataset import open_dataset
 from fasttrain.loading.selection import select_rows
 from fasttrain.loading.views import eval_view, train_view
 

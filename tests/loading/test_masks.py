@@ -14,8 +14,8 @@ from fasttrain.kernels.pixels import FlatImages
 from fasttrain.loading.augment.mixing import Mixer, Mixing
 from fasttrain.loading.backend import available_backends
 from fasttrain.loading.batch import MaskedBatch, split_batch
-from fasttrain.loading.dataset import BetonDataset
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.open_dataset import BetonDataset
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.plan import plan_batch
 from fasttrain.loading.plan_segmentation import framed

@@ -10,8 +10,8 @@ from fasttrain import Loader, Sampling
 from fasttrain.base import process
 from fasttrain.base.errors import ConfigError, LoaderError
 from fasttrain.kernels.loading import RAW
-from fasttrain.loading.dataset import BetonDataset, open_dataset
 from fasttrain.loading.memory_plan import plan_memory
+from fasttrain.loading.open_dataset import BetonDataset, open_dataset
 from fasttrain.loading.resident import ResidentDataset
 from fasttrain.loading.views import eval_view, train_view
 

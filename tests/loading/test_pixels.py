@@ -12,8 +12,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from fasttrain.base.config import Settings
-from fasttrain.loading.dataset import open_dataset
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.open_dataset import open_dataset
 from fasttrain.loading.plan import plan_batch
 from fasttrain.loading.portable import render
 from fasttrain.loading.views import View, eval_view, train_view

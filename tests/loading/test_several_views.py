@@ -11,7 +11,7 @@ from fasttrain.base.errors import LoaderError
 from fasttrain.beton_build.build import build
 from fasttrain.beton_build.options import BuildOptions
 from fasttrain.beton_build.sources import read_source
-from fasttrain.loading.dataset import BetonDataset
+from fasttrain.loading.open_dataset import BetonDataset
 from fasttrain.loading.randomness import Operation, repeated_keys
 from fasttrain.loading.views import View, eval_view, train_view
 
