@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fasttrain.base.errors import ImageError, LoaderError
 from fasttrain.beton_build.mask_info import MaskInfo
@@ -51,6 +52,19 @@ class ImageDataset(ABC):
     def are_indexed(self, rows: np.ndarray) -> np.ndarray:
         """(n,) bool: whether the images of `rows` have a random-access index (see `fasttrain.kernels.indexed`)."""
         return np.zeros(len(rows), bool)
+
+    def rows_of(self, ids: ArrayLike) -> np.ndarray:
+        """(n,) int64 rows that a batch's ``ids`` are.
+
+        Raises:
+            LoaderError: one is not a row of the data set, as the -1 of padded entries.
+        """
+        rows = np.asarray(ids, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.num_samples):
+            raise LoaderError(
+                f"ids must be rows 0 to {self.num_samples - 1} of {self.name}; of a padded batch look up ids[valid]"
+            )
+        return rows
 
     @abstractmethod
     def string_ids(self, rows: np.ndarray) -> list[str]:

@@ -182,16 +182,7 @@ class Loader:
             raise
         self._weights_digest = None if pool is None else xxhash.xxh3_64_hexdigest(pool.weights.tobytes())
         self._planner = Planner(
-            self.dataset,
-            self._rows,
-            pool,
-            partition,
-            self.view,
-            seed,
-            on_error == "skip",
-            self._window,
-            views,
-            masks,
+            self.dataset, self._rows, pool, partition, self.view, seed, on_error == "skip", self._window, views, masks
         )
         self._delivery = Delivery(self.dataset, self._stage, on_error)
         self._position = self._start = (0, 0)  # epoch and global offset: of the batches handed out, of the next pass
@@ -281,16 +272,7 @@ class Loader:
         Raises:
             LoaderError: one is not a row of the data set, as the -1 of padded entries.
         """
-        return self.dataset.string_ids(self._rows_of(ids))
-
-    def _rows_of(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> np.ndarray:
-        rows = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64)
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.dataset.num_samples):
-            raise LoaderError(
-                f"ids must be rows 0 to {self.dataset.num_samples - 1} of {self.dataset.name}; "
-                "of a padded batch look up ids[valid]"
-            )
-        return rows
+        return self.dataset.string_ids(self.dataset.rows_of(_on_host(ids)))
 
     def masks_of(self, ids: np.ndarray | torch.Tensor | Sequence[int]) -> list[np.ndarray]:
         """The masks of a batch's ``ids`` as they are stored, (H, W) uint8 of their images' own sizes, for exact scores.
@@ -298,7 +280,7 @@ class Loader:
         Raises:
             LoaderError: the data set has none, or one of `ids` is no row of it.
         """
-        return original_masks(self.dataset, self._rows_of(ids))
+        return original_masks(self.dataset, self.dataset.rows_of(_on_host(ids)))
 
     # --- where it stands --------------------------------------------------------------------------------------------
 
@@ -405,6 +387,10 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _on_host(ids: np.ndarray | torch.Tensor | Sequence[int]) -> np.ndarray | torch.Tensor | Sequence[int]:
+    return ids.cpu() if isinstance(ids, torch.Tensor) else ids
 
 
 def _close_all(closing: Sequence[Any], wait: bool) -> None:
