@@ -113,7 +113,7 @@ _NUMPY: dict[tuple[str, str], Callable[..., Any]] = {
 
 # The C unpickler makes room for every number below the largest that a pickle gives an object: one damaged byte, and it
 # takes all memory. Python's own keeps a dict.
-_PLAIN_UNPICKLER: Any = pickle._Unpickler  # type: ignore[attr-defined]
+_PLAIN_UNPICKLER: Any = pickle._Unpickler
 
 
 def _load_bytearray(unpickler: Any) -> None:
@@ -125,7 +125,7 @@ def _load_bytearray(unpickler: Any) -> None:
     unpickler.append(bytearray(data))
 
 
-class _DataUnpickler(_PLAIN_UNPICKLER):  # type: ignore[misc]
+class _DataUnpickler(_PLAIN_UNPICKLER):
     dispatch: ClassVar = {**_PLAIN_UNPICKLER.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray}
 
     def find_class(self, module: str, name: str) -> Any:
