@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHEEL_SITE := $(VENV)/wheel-site
 
-.PHONY: demo test setup check lint pytest wheel-smoke wheel wheel-test clean
+.PHONY: demo test test-thorough setup check lint pytest wheel-smoke wheel wheel-test clean
 
 demo: $(VENV)/.ready
 	$(BIN)/fasttrain demo
@@ -68,6 +68,10 @@ lint: $(WHEEL_SITE)
 
 pytest: $(VENV)/.ready-peers
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# With the long ones: jobs of many processes, killed and begun again.
+test-thorough: $(VENV)/.ready-peers
+	FASTTRAIN_THOROUGH=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 wheel-smoke: $(WHEEL_SITE)
 	$(BIN)/python tests/wheel_smoke.py $(WHEEL_SITE)

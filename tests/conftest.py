@@ -16,6 +16,15 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes many processes for long, and is held by smaller tests as well, unless it is asked for."""
+    if os.environ.get("FASTTRAIN_THOROUGH"):
+        return
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.skip(reason="takes long: make test-thorough, or FASTTRAIN_THOROUGH=1"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images and scores beside the checkout; tests that want it are skipped where it is absent."""

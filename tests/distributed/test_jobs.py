@@ -112,6 +112,7 @@ def test_ranks_share_an_epoch(undisturbed: Path, images: Path) -> None:
         assert len(seen) == len(set(seen)) == steps * RANKS * BATCH
 
 
+@pytest.mark.thorough
 def test_two_agents_of_two_processes(images: Path, tmp_path: Path) -> None:
     """As on two machines: training, evaluation and prediction, the last two exactly those of one process."""
     with socket.socket() as free:

@@ -35,6 +35,7 @@ def test_gradient_statistics_of_two_ranks_are_those_of_the_whole_batch() -> None
             assert two[part][name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.thorough
 def test_the_encoder_sees_the_images_of_all_ranks_and_gradients_find_their_way_back() -> None:
     one, two, alone = steps("former", 1), steps("former", 2), steps("former-alone", 2)
     for name, values in one["weights"].items():

@@ -66,6 +66,7 @@ def test_a_bad_row_ends_all_ranks_with_its_name(tables, tmp_path):
     assert not (tmp_path / "o.arrow").exists()
 
 
+@pytest.mark.thorough
 def test_equal_jobs_give_equal_bits(tables, tmp_path):
     for name in ("a", "b"):
         fasttrain("redistribute", tables / "target.arrow", "--out", tmp_path / f"{name}.arrow", ranks=2)

@@ -44,6 +44,7 @@ def test_ranks_take_steps_of_one_size_and_share_each_epoch(undisturbed: Path, im
     assert [(record["size"], record["batch_size"]) for record in records] == [(32, 2), (48, 5), (48, 3)]
 
 
+@pytest.mark.thorough
 def test_a_job_stopped_in_the_second_size_goes_on_in_the_same_and_in_another_world(
     undisturbed: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def recipe(colour_tree: Path, tmp_path: Path) -> Path:
     return write_recipe(tmp_path / "colours.yaml", values)
 
 
+@pytest.mark.thorough
 def test_training_that_is_killed_goes_on_and_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "work"
     first = fasttrain("recipe", "run", recipe, "--out", whole)
@@ -67,6 +68,7 @@ def test_training_that_is_killed_goes_on_and_ends_in_the_same_weights(recipe: Pa
         assert (out / "stages" / name).read_bytes() == (whole / "stages" / name).read_bytes()
 
 
+@pytest.mark.thorough
 def test_processes_are_started_by_torchrun(recipe: Path, tmp_path: Path) -> None:
     more = ("--set", "stages.train.nproc=2", "--set", "stages.train.epochs=1")
     done = fasttrain("recipe", "run", recipe, "--out", tmp_path / "work", *more)

@@ -101,6 +101,7 @@ def test_a_real_round_beside_a_peer(colour_tree: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())  # nothing is left in the scratch folder
 
 
+@pytest.mark.thorough
 @native_only
 def test_the_native_backend_with_and_without_the_index(colour_tree: Path) -> None:
     settings = replace(SMALL, only=("native", "fasttrain-libjpeg"), works=("train", "raw"))

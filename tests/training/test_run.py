@@ -150,15 +150,16 @@ def test_a_state_of_another_version_is_refused(settings):
         train(settings(epochs=1), resume=True)
 
 
-def test_a_run_killed_twenty_times_ends_in_the_same_bits(settings, colour_tree, tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
+def test_a_run_killed_again_and_again_ends_in_the_same_bits(settings, colour_tree, tmp_path, kills):
     """Killed at random moments, each time with SIGKILL; the state is saved after every step or two."""
     chosen = settings(epochs=3, val=str(colour_tree), ema=0.5, threads=1, checkpoint_minutes=1e-4)
     driver = Path(__file__).with_name("kill_driver.py")
-    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path), "20"]
+    command = [sys.executable, str(driver), chosen.model_dump_json(), str(tmp_path), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["failures"] == [] and report["kills"] == 20 and report["under_way"] > 0
+    assert report["failures"] == [] and report["kills"] == kills and report["under_way"] > 0
 
 
 def test_the_loss_curve_has_not_changed(tmp_path):

@@ -114,6 +114,7 @@ def test_a_run_stopped_in_any_size_resumes_to_the_same_weights(settings, steps, 
     assert losses == [record["train_loss"] for record in RunFolder(tmp_path / "run").read_metrics()]
 
 
+@pytest.mark.thorough
 def test_a_run_killed_in_any_size_ends_in_the_same_bits(settings, colour_tree, tmp_path):
     chosen = settings(val=str(colour_tree), ema=0.5, threads=1, checkpoint_minutes=1e-4)
     driver = Path(__file__).with_name("kill_driver.py")
