@@ -34,7 +34,7 @@ $(VENV)/.ready: pyproject.toml setup.py $(wildcard kernels/native/*)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) 'fasttrain[dev]'  # the one just installed, which need not be built again
 	@touch $@
 
 # The real DALI, Lightning and FFCV, for the tests that run them. DALI is a wheel (for Linux; it needs no GPU). FFCV is built from
