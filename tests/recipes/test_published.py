@@ -14,7 +14,6 @@ from fasttrain.recipes.expand import expand
 from fasttrain.recipes.load import load_recipe
 from fasttrain.recipes.resources import Machine
 from fasttrain.recipes.toolbox import Toolbox
-from fasttrain.scores.table import ScoreTable
 
 from .conftest import fasttrain
 
@@ -111,10 +110,11 @@ def test_the_whole_is_sound(
     assert sum(stage.kind.name == "train" for stage in stages) == trainings
 
 
-def run(name: str, root: Path, out: Path, until: str, *more: str, epochs: int = 1) -> dict[str, Any]:
-    trial = f"trial={{{TINY}, epochs: {epochs}, schedule: {{kind: cosine}}}}"
+def run(name: str, root: Path, out: Path, until: list[str], *more: str) -> dict[str, Any]:
+    trial = f"trial={{{TINY}, epochs: 1, schedule: {{kind: cosine}}}}"
     sets = [word for entry in (f"data={root}", trial, *more) for word in ("--set", entry)]
-    return fasttrain("recipe", "run", name, "--out", out, "--until", until, "--jobs", 2, *sets)
+    ends = [word for stage in until for word in ("--until", stage)]
+    return fasttrain("recipe", "run", name, "--out", out, "--jobs", 2, *ends, *sets)
 
 
 def classes_of(path: Path) -> tuple[list[str] | None, int]:
@@ -123,7 +123,7 @@ def classes_of(path: Path) -> tuple[list[str] | None, int]:
 
 
 def test_first_steps_of_ood_cv(robin: Path, tmp_path: Path) -> None:
-    run("ood_cv", robin, tmp_path, "train[model=deit]")
+    run("ood_cv", robin, tmp_path, ["train[model=deit]"])
     stages = tmp_path / "stages"
     assert classes_of(stages / "nuisance_set,nuisance=pose/data.beton") == ([*OOD_CV], 4)
     [record] = [json.loads(line) for line in (stages / "train,model=deit/run/metrics.jsonl").read_text().splitlines()]
@@ -132,27 +132,29 @@ def test_first_steps_of_ood_cv(robin: Path, tmp_path: Path) -> None:
 
 
 def test_first_steps_of_webly_fine_grained(accv: Path, tmp_path: Path) -> None:
-    run("webly_fine_grained", accv, tmp_path, "train_set")
+    run("webly_fine_grained", accv, tmp_path, ["judge_first", "testa_set"])
     stages = tmp_path / "stages"
-    tables = [ScoreTable.read(stages / name / "table.arrow") for name in ("judged_first", "judged_second")]
-    assert not set(tables[0].ids) & set(tables[1].ids)
-    kept = (stages / "clean/kept.txt").read_text().split()
-    suspects = (stages / "clean/suspects.csv").read_text().splitlines()[1:]
-    assert len(kept) + len(suspects) == len(tables[0]) + len(tables[1]) == 24
-    parts = [classes_of(stages / "train_set" / name) for name in ("data.beton", "val.beton")]
-    assert [names for names, _ in parts] == [["0000", "0001", "0002"]] * 2
-    assert sum(count for _, count in parts) == len(kept)
+    halves = [classes_of(stages / "halves" / name) for name in ("data.beton", "val.beton")]
+    assert halves == [(["0000", "0001", "0002"], 12)] * 2
+    assert classes_of(stages / "testa_set/data.beton")[1] == 6
+    assert (stages / "judge_first/run/last.safetensors").exists()
 
 
-@pytest.mark.parametrize("suffix", ["txt", "json"])
-def test_first_steps_of_product_classification(aliproducts: Path, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "until", "names"),
+    [
+        ("txt", ["train[model=iresnet101]", "test_set"], ["0", "1", "2"]),
+        ("json", ["val_set"], ["00000", "00001", "00002"]),
+    ],
+)
+def test_first_steps_of_product_classification(
+    aliproducts: Path, tmp_path: Path, suffix: str, until: list[str], names: list[str]
+) -> None:
     lists = [f"{part}_list={aliproducts}/{part}.{suffix}" for part in ("train", "val")]
-    until = "predict[model=iresnet101]" if suffix == "txt" else "val_set"
     run("product_classification", aliproducts, tmp_path, until, *lists)
     stages = tmp_path / "stages"
-    wanted = ["0", "1", "2"] if suffix == "txt" else ["00000", "00001", "00002"]
-    assert classes_of(stages / "train_set/data.beton") == (wanted, 12)
-    assert classes_of(stages / "val_set/data.beton") == (wanted, 6)
+    assert classes_of(stages / "train_set/data.beton") == (names, 12)
+    assert classes_of(stages / "val_set/data.beton") == (names, 6)
     if suffix == "txt":
-        table = ScoreTable.read(stages / "predict,model=iresnet101/table.arrow")
-        assert table.ids == [f"{number}.jpg" for number in range(4)]
+        assert classes_of(stages / "test_set/data.beton")[1] == 4
+        assert (stages / "train,model=iresnet101/run/best.safetensors").exists()
