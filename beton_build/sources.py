@@ -24,6 +24,7 @@ from fasttrain.beton_build.listed_files import find_listed
 from fasttrain.beton_build.lists import TABLE_SUFFIXES, read_ids, read_labels, read_table, read_text_list
 from fasttrain.beton_build.origins import Origin
 from fasttrain.beton_build.published import read_published
+from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.tars import TAR_SUFFIX, read_tar
 from fasttrain.beton_build.trailer import encode_id
 
@@ -120,7 +121,7 @@ def read_source(
     those of several archives with the archive's name if their keys repeat.
 
     Args:
-        classes: a file of class names, one a line: their order gives the labels.
+        classes: a file of class names, one a line, or a `.beton` with the same classes: their order gives the labels.
         labels: a table (``id,label``) whose labels replace those of the source.
         root: what relative paths of lists and tables are relative to (their own folder by default).
         path_column, label_column: columns of a table, keys of JSON objects (found by their usual names by default).
@@ -141,7 +142,7 @@ def read_source(
         Path(root) if root else None, path_column, label_column, image_suffix, tuple(keep), labelled
     )
     parts = _read_all(_expanded(sources), options, strict=classes is None and labels is None)
-    names = read_class_names(Path(classes)) if classes is not None else None
+    names = _imposed_names(Path(classes)) if classes is not None else None
     wanted = [name for name in keep if name != KEEP_ALL]
     check_kept(wanted, chain.from_iterable(part.offered for part in parts), RESERVED)
     if not labelled:
@@ -259,6 +260,16 @@ def _joined(parts: Sequence[Found]) -> SampleList:
         },
         list(chain.from_iterable(part.missing for part in parts)),
     )
+
+
+def _imposed_names(path: Path) -> list[str]:
+    if path.suffix.lower() != BETON_SUFFIX:
+        return read_class_names(path)
+    with BetonReader(path) as reader:
+        names = list(reader.class_names or ())
+    if not names:
+        raise SourceError(f"{path} names no classes; give a file of names, one a line")
+    return names
 
 
 def _replacement(ids: list[str], path: Path, options: SourceOptions) -> Found:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fasttrain.recipes.command import files_of
 from fasttrain.recipes.expand import Stage
-from fasttrain.recipes.kinds import DATASET, Input
+from fasttrain.recipes.kinds import CLASSES, DATASET, Input
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.toolbox import Toolbox
 
@@ -24,7 +24,7 @@ def class_problems(stages: list[Stage], toolbox: Toolbox, folder: Path) -> list[
     for stage in stages:
         of_inputs: dict[str, list[tuple[Any, list[str]]]] = {}
         for entry, file in files_of(stage):
-            names = known[file.stage] if isinstance(file, StageOutput) else _external(file, toolbox)
+            names = known[file.stage] if isinstance(file, StageOutput) else _external(entry, file, toolbox)
             if names is not None:
                 of_inputs.setdefault(entry.key, []).append((file, names))
         problems += _differing(stage, of_inputs) + _strangers(stage, of_inputs)
@@ -34,8 +34,10 @@ def class_problems(stages: list[Stage], toolbox: Toolbox, folder: Path) -> list[
     return problems
 
 
-def _external(file: str | ExternalFile, toolbox: Toolbox) -> Classes:
+def _external(entry: Input, file: str | ExternalFile, toolbox: Toolbox) -> Classes:
     path = Path(file.path if isinstance(file, ExternalFile) else file)
+    if path.suffix == ".txt" and CLASSES not in entry.types:
+        return None  # a list of images, or of ids
     return toolbox.class_names(path) if path.exists() else None
 
 

@@ -203,9 +203,12 @@ class _Expansion:
                 return _walk(values[reference.name], reference, name)
             return self._lookup(reference, name, labels)
 
-        beneath = resolve(head.settings, lookup)
-        if not isinstance(beneath, dict):
-            raise ConfigError(f"stage {name}: with: must be a mapping of settings, not {beneath!r}")
+        given = resolve(head.settings, lookup)
+        beneath: dict[str, Any] = {}
+        for settings in given if isinstance(given, list) else [given]:
+            if not isinstance(settings, dict):
+                raise ConfigError(f"stage {name}: with: must be a mapping of settings, not {settings!r}")
+            beneath = merge(beneath, settings)
         body = resolve(merge(beneath, body), lookup)
         body = {key: value for key, value in body.items() if value is not ABSENT}
         return Stage(name, template, labels, self.kinds[template], head, body)

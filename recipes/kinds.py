@@ -157,7 +157,7 @@ KINDS: tuple[Kind, ...] = (
             Input("sources", _DATA, many=True, required=True, positional=True, sees_target=True),
             Input("labels", (LABELS,)),
             Input("ids", (IDS, LABELS)),
-            Input("classes", (CLASSES,)),
+            Input("classes", (CLASSES, DATASET)),
         ),
         outputs=(
             Output("dataset", DATASET, "data.beton", ""),
@@ -291,7 +291,7 @@ KINDS: tuple[Kind, ...] = (
         inputs=(
             Input("table", (TABLE,), required=True, positional=True),
             Input("fit_temperature", (TABLE,)),
-            Input("train_counts", (COUNTS,)),
+            Input("train_counts", (COUNTS, DATASET)),
             Input("rules", (RULES,), words=("ood_cv",)),
         ),
         outputs=_TABLE,
@@ -321,6 +321,13 @@ KINDS: tuple[Kind, ...] = (
         outputs=(Output("labels", LABELS, "labels.csv", "--out"),),
         defaults=_origin,
         same_classes=("table",),
+    ),
+    Kind(
+        "clean",
+        ("clean",),
+        inputs=(Input("tables", (TABLE,), many=True, required=True, positional=True),),
+        outputs=(Output("kept", IDS, "kept.txt", "--kept"), Output("suspects", IDS, "suspects.csv", "--out")),
+        same_classes=("tables",),
     ),
     Kind(
         "submit",

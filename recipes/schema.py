@@ -32,7 +32,8 @@ class StageHead(Settings):
         loops: (``for:``) values of each axis, over which the stage is repeated.
         each: name of a stage whose axes this one has, too.
         sweep: values of settings; the stage is repeated for each combination.
-        settings: (``with:``) a mapping of inputs and options beneath those that are written out.
+        settings: (``with:``) a mapping of inputs and options beneath those that are written out, or several of them,
+            each beneath the next.
         gpus: number of GPUs; None for one if the kind has use for it and there is any.
         nproc: processes under torchrun; None for one a GPU.
         nodes: machines, each with `gpus` GPUs (under Slurm).

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fasttrain.cli.counts import label_counts
 from fasttrain.cli.output import JsonOption, finish
 
 
@@ -16,7 +17,8 @@ def adjust(
         Path | None, typer.Option(help="Fit it on this labelled table of the same model, of other samples.")
     ] = None,
     train_counts: Annotated[
-        Path | None, typer.Option(help="Logit adjustment by these class counts: a CSV file of class and count.")
+        Path | None,
+        typer.Option(help="Logit adjustment by these class counts: a CSV file of class and count, or a .beton file."),
     ] = None,
     tau: Annotated[float | None, typer.Option(help="Strength of the logit adjustment [default: 1].")] = None,
     rules: Annotated[
@@ -41,7 +43,7 @@ def adjust(
     }
     given = {key: value for key, value in values.items() if value is not None}  # what is left out has its default
     settings = load_settings(AdjustSettings, given, "scores adjust")
-    report = adjust_file(table, out, settings)
+    report = adjust_file(table, out, settings, None if train_counts is None else label_counts(train_counts))
     finish({**report, "out": str(out)}, json, hide=("rules",))
     if not json and "rules" in report:
         for number, rule in enumerate(report["rules"]):

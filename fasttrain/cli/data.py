@@ -33,7 +33,10 @@ def build(
     out: Annotated[
         Path, typer.Argument(metavar="OUT.beton", help="The file to write (the folder, with --format webdataset).")
     ],
-    classes: Annotated[Path | None, typer.Option(help="Class names, one a line; their order gives the labels.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Class names, one a line, or a .beton of the same classes; their order gives the labels."),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="A table with the columns id,label; replaces the labels of the sources.")
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fasttrain.cli.counts import label_counts
 from fasttrain.cli.output import JsonOption, finish
 
 
@@ -112,7 +113,7 @@ def redistribute(
     check_launch()
     with _group(settings.device) if world_size() > 1 else nullcontext():
         source = ScoreTable.read(table, part=(rank(), world_size()))
-        counts = _counted(Path(settings.prior)) if settings.prior.endswith(".beton") else None
+        counts = label_counts(Path(settings.prior))
         _require_agreement(source, settings)
         result, report = room.redistribute(source, settings, counts=counts)
         if is_main():
@@ -138,21 +139,6 @@ def _require_agreement(source: Any, settings: Any) -> None:
     if world_size() > 1:
         shape = (source.scores.shape, str(source.scores.dtype), source.classes, source.ids[0], source.ids[-1])
         require_agreement({"score table": shape, "command line": settings.model_dump_json()})
-
-
-def _counted(path: Path) -> dict[str, float]:
-    """Labels of a .beton file by class name."""
-    import numpy as np
-
-    from fasttrain.base.errors import ScoresError
-    from fasttrain.beton_build.reader import BetonReader
-
-    with BetonReader(path) as reader:
-        names, labels = reader.class_names, np.asarray(reader.labels)
-    if not names:
-        raise ScoresError(f"prior {path} holds no class names; name a CSV file of class and count")
-    counts = np.bincount(labels[labels >= 0], minlength=len(names))
-    return dict(zip(names, counts.tolist(), strict=True))
 
 
 def _warn(report: dict[str, Any], settings: Any) -> None:

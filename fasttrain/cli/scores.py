@@ -70,6 +70,7 @@ def submit(
         typer.Option(help="How labels are written [default: names in CSV, indices in JSON]."),
     ] = None,
     header: Annotated[bool, typer.Option("--header/--no-header", help="Header line of a CSV.")] = True,
+    columns: Annotated[str, typer.Option(help="The two names in that line.")] = "id,label",
     zip_: Annotated[bool, typer.Option("--zip", help="Zip it, with .zip added to the name if need be.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -77,7 +78,17 @@ def submit(
     from fasttrain.scores.submit import write_submission
     from fasttrain.scores.table import ScoreTable
 
+    first, _, second = columns.partition(",")
+    if not first or not second or "," in second:
+        raise typer.BadParameter("two names are wanted, as id,label", param_hint="--columns")
     result = write_submission(
-        ScoreTable.read(table), out, file_format=format_, use=use, label_as=label_as, header=header, zipped=zip_
+        ScoreTable.read(table),
+        out,
+        file_format=format_,
+        use=use,
+        label_as=label_as,
+        header=header,
+        columns=(first, second),
+        zipped=zip_,
     )
     finish(result, json)

@@ -69,7 +69,7 @@ def eval_view_of(name: str, size: int | None = None) -> EvalView:
     config = timm.data.resolve_data_config({}, pretrained_cfg=_pretrained_config(name))
     return eval_view(
         size or config["input_size"][-1],
-        crop_pct=config["crop_pct"],
+        crop_pct=min(config["crop_pct"], 1.0),  # VOLO's 1.15 would show black borders
         crop_mode="squash" if config["crop_mode"] == "squash" else "center",
         interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
         mean=tuple(config["mean"]),

@@ -3,7 +3,7 @@
 They are applied in this order, each to the result of the one before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from fasttrain.base.errors import ScoresError
 from fasttrain.scores.class_rules import RuleRun, read_rules
 from fasttrain.scores.figures import Figures, likelihoods
 from fasttrain.scores.opened import OpenedTable, writing
-from fasttrain.scores.priors import read_prior
+from fasttrain.scores.priors import read_prior, shares
 from fasttrain.scores.table import log_normalise
 from fasttrain.scores.validation_tables import Validation
 
@@ -26,7 +26,8 @@ class AdjustSettings(Settings):
     Attributes:
         temperature: that logits, or log-probabilities, are divided by.
         fit_temperature: labelled table of the same model on other samples, on which it is fitted instead.
-        train_counts: CSV file of class and count in the training data, for logit adjustment.
+        train_counts: CSV file of class and count in the training data, for logit adjustment; or what `counts` of
+            `adjust_file` were counted in.
         tau: its strength: ``z - tau * log(share)`` (Menon et al., ICLR 2021; post hoc).
         rules: YAML file of rules on pairs of classes, or the name of one that comes with the package.
         dtype: of the scores that are written.
@@ -50,11 +51,16 @@ class AdjustSettings(Settings):
         return self
 
 
-def adjust_file(path: str | Path, out: str | Path, settings: AdjustSettings) -> dict[str, Any]:
+def adjust_file(
+    path: str | Path, out: str | Path, settings: AdjustSettings, counts: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Write an adjusted table; it keeps the kind of its scores. Neither table is ever whole in memory.
 
     What rules change are not scores but labels: the table gets the columns ``assigned`` and ``assigned_p`` (the
     softmax probability of that label), as of a re-distribution.
+
+    Args:
+        counts: by class name, in place of what `settings.train_counts` holds where that is no CSV file.
 
     Returns:
         {samples}; temperature, tau and rules (see `RuleRun.report`) of what was done; changed, the labels that differ
@@ -69,7 +75,7 @@ def adjust_file(path: str | Path, out: str | Path, settings: AdjustSettings) -> 
         raise ScoresError(
             f"{table.name} holds labels that were assigned to its scores as they are; adjust before, then redistribute"
         )
-    stage = _Stage(table, settings)
+    stage = _Stage(table, settings, counts)
     figures, changed, right = Figures(), 0, np.zeros(2, int)
     assigned, assigned_p = np.empty(len(table), np.int32), np.empty(len(table), np.float32)
     head: dict[str, Any] = {"ids": table.ids, "labels": table.labels, "classes": table.classes}
@@ -107,13 +113,13 @@ class _Stage:
         facts: temperature and tau, for the report.
     """
 
-    def __init__(self, table: OpenedTable, settings: AdjustSettings) -> None:
+    def __init__(self, table: OpenedTable, settings: AdjustSettings, counts: Mapping[str, float] | None) -> None:
         self._table, self._settings = table, settings
         self.facts: dict[str, Any] = {}
         self.rules = None
         if settings.rules is not None:
             self.rules = RuleRun(read_rules(settings.rules), table.classes, table.kind, f"rules {settings.rules}")
-        self._shift = None if settings.train_counts is None else self._prior_shift(settings.train_counts)
+        self._shift = None if settings.train_counts is None else self._prior_shift(settings.train_counts, counts)
         self._temperature = settings.temperature
         if settings.fit_temperature is not None:
             self._temperature = Validation([OpenedTable.open(settings.fit_temperature)], [table]).fit_temperature(0)
@@ -122,15 +128,16 @@ class _Stage:
         if self._shift is not None:
             self.facts["tau"] = settings.tau
 
-    def _prior_shift(self, path: Path) -> np.ndarray:
+    def _prior_shift(self, path: Path, counts: Mapping[str, float] | None) -> np.ndarray:
         """(C,) float64 ``tau * log(share)``."""
-        shares = read_prior(path, self._table.classes)
-        if (shares <= 0).any():
-            name = self._table.classes[int((shares <= 0).argmax())]
+        classes = self._table.classes
+        found = read_prior(path, classes) if counts is None else shares(counts, classes, str(path))
+        if (found <= 0).any():
+            name = classes[int((found <= 0).argmax())]
             raise ScoresError(
                 f"{path} counts no training sample of {name!r}, so its logits cannot be adjusted; count at least 1"
             )
-        return self._settings.tau * np.log(shares)
+        return self._settings.tau * np.log(found)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows, and their scores (n, C) as they are to be stored."""

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ def write_submission(
     use: str | None = None,
     label_as: Literal["name", "index"] | str | None = None,
     header: bool = True,
+    columns: tuple[str, str] = ("id", "label"),
     zipped: bool = False,
 ) -> dict[str, Any]:
     """Write one label a sample.
@@ -32,6 +34,7 @@ def write_submission(
         use: ``argmax`` or ``assigned``; by default the latter where it is there.
         label_as: class ``name`` or ``index``; by default the name in csv, the index in json.
         header: whether the csv has a header line.
+        columns: what it names them.
         zipped: add ``.zip`` to `out` where it is not there yet.
 
     Returns:
@@ -45,7 +48,7 @@ def write_submission(
     if file_format == "json":
         text = json.dumps(dict(zip(table.ids, shown, strict=True)))
     else:
-        text = _csv(list(zip(table.ids, shown, strict=True)), header)
+        text = _csv(list(zip(table.ids, shown, strict=True)), columns if header else None)
     out = Path(out)
     if zipped and out.suffix != ".zip":
         out = out.with_name(out.name + ".zip")
@@ -54,11 +57,11 @@ def write_submission(
     return {"samples": len(table), "out": str(out), "use": used}
 
 
-def _csv(rows: list[tuple[str, Any]], header: bool) -> str:
+def _csv(rows: list[tuple[str, Any]], header: Sequence[str] | None) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    if header:
-        writer.writerow(["id", "label"])
+    if header is not None:
+        writer.writerow(header)
     writer.writerows(rows)
     return buffer.getvalue()
 

@@ -65,6 +65,17 @@ def extended(path: Path, stream: bytes, size: tuple[int, int]) -> Path:
     return path
 
 
+def test_classes_are_those_of_a_beton(beton: Path, tree: Path, tmp_path: Path) -> None:
+    """Also of labels that name only some of them, as pseudo-labels do."""
+    labels = put(tmp_path / "labels.csv", f"id,label\n{read_source(tree).ids[0]},dog\n")
+    samples = read_source(tree, labels=labels, ids=labels, classes=beton)
+    assert samples.class_names == ["emu", "dog", "cat"] and samples.labels.tolist() == [1]
+    unlabelled = read_source(tree, labelled=False)
+    build(unlabelled, tmp_path / "u.beton")
+    with pytest.raises(SourceError, match="names no classes"):
+        read_source(tree, classes=tmp_path / "u.beton")
+
+
 def test_a_beton_is_taken_as_it_is(beton: Path, tmp_path: Path) -> None:
     samples = read_source(beton)
     assert isinstance(samples.origins[0], BetonImage)

@@ -136,6 +136,14 @@ def test_labels_of_a_target_set_are_for_evaluation_alone(system, tmp_path, toolb
     assert any(message in problem for problem in found), found
 
 
+def test_lists_of_images_are_no_class_names(system, images, tmp_path, toolbox):
+    (images / "train.txt").write_text("train/ant/0.jpg ant\ntrain/bee/0.jpg bee\n")
+    (images / "val.txt").write_text("train/ant/1.jpg ant\ntrain/bee/1.jpg bee\n")
+    values = changed(system, "train_set", sources="${root}/train.txt", val_fraction=None)
+    values["stages"]["train"]["val"] = "${root}/val.txt"
+    assert problems_of(values, tmp_path, toolbox) == []
+
+
 def test_a_model_may_be_evaluated_on_a_target_set(system, tmp_path, toolbox):
     stages = {"measured": {"kind": "evaluate_model", "checkpoint": "${train}", "data": "${test_images}"}}
     assert problems_of({**system, "stages": {**system["stages"], **stages}}, tmp_path, toolbox) == []

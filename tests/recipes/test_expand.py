@@ -132,6 +132,14 @@ def test_variables_keep_their_types_and_values_of_loops_may_be_mappings():
     }
 
 
+def test_several_mappings_lie_one_beneath_the_next():
+    stages = expanded(
+        {"train": {"kind": "train", "with": ["${common}", {"optimizer": {"lr": 2}}, "${none}"], "size": 8}},
+        vars={"common": {"size": 64, "optimizer": {"name": "sgd", "lr": 1}}, "none": {}},
+    )
+    assert stages["train"].body == {"size": 8, "optimizer": {"name": "sgd", "lr": 2}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -40,6 +40,16 @@ def counts(tmp_path, text="class,count\na,10\nb,20\nc,30\nd,40\n"):
     return tmp_path / "counts.csv"
 
 
+def test_counts_in_place_of_a_file_of_them(tmp_path):
+    made(tmp_path)
+    from_file, _ = adjusted(tmp_path, train_counts=counts(tmp_path))
+    settings = AdjustSettings(train_counts=tmp_path / "train.beton")
+    adjust_file(tmp_path / "t.arrow", tmp_path / "v.arrow", settings, {"d": 40, "b": 20, "c": 30, "a": 10})
+    np.testing.assert_array_equal(ScoreTable.read(tmp_path / "v.arrow").scores, from_file.scores)
+    with pytest.raises(ScoresError, match="no training sample of 'b'"):
+        adjust_file(tmp_path / "t.arrow", tmp_path / "w.arrow", settings, {"a": 1, "b": 0, "c": 1, "d": 1})
+
+
 @pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])
 def test_temperature_and_prior_by_their_formulas(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(opened, "BLOCK_ENTRIES", 4 * 70)

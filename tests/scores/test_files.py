@@ -139,6 +139,8 @@ def test_exports_without_header_zipped_and_as_json(tmp_path, table):
 def test_submissions(tmp_path, table):
     write_submission(table, tmp_path / "s.csv")
     assert (tmp_path / "s.csv").read_text() == 'id,label\n0001.jpg,cat\n0002.jpg,eel\n"x, y.jpg",dog\n'
+    write_submission(table, tmp_path / "s.csv", columns=("imgs", "pred"))
+    assert (tmp_path / "s.csv").read_text().startswith("imgs,pred\n0001.jpg,cat\n")
     table.assigned = np.array([1, 1, 1], np.int32)
     assert write_submission(table, tmp_path / "s.json", file_format="json")["use"] == "assigned"
     assert set(json.loads((tmp_path / "s.json").read_text()).values()) == {1}

@@ -1,0 +1,160 @@
+"""The recipes of published systems: sound on data in the right layout, and their first steps run with a tiny model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasttrain.beton_build.reader import BetonReader
+from fasttrain.recipes.check import check
+from fasttrain.recipes.expand import expand
+from fasttrain.recipes.load import load_recipe
+from fasttrain.recipes.resources import Machine
+from fasttrain.recipes.toolbox import Toolbox
+
+from .conftest import fasttrain
+
+OOD_CV = ("aeroplane", "bicycle", "boat", "bus", "car", "chair", "diningtable", "motorbike", "sofa", "train")
+NUISANCES = ("shape", "pose", "texture", "context", "weather", "occlusion", "iid")
+GPUS = Machine(tuple("01234567"), 64)
+TINY = "model: test_resnet, pretrained: false, size: 32, batch_size: 8, threads: 1, device: cpu"
+
+
+def draw(path: Path, seed: int) -> None:
+    """Noise as a JPEG file, wider than high."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (36, 48, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="session")
+def robin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("robin")
+    for number, label in enumerate(OOD_CV):
+        for index in range(2):
+            draw(root / f"ROBINv1.1-cls-pose/train/Images/{label}/{index}.jpg", number)
+        draw(root / f"phase2-cls/images/{number}.jpg", number)
+    for nuisance in NUISANCES:
+        folder = root / "nuisances" / nuisance
+        for number, label in enumerate(OOD_CV[:4]):  # not every set holds every class
+            draw(folder / "Images" / label / f"{number}.jpg", number)
+        lines = [f"{number}.jpg,{label}\n" for number, label in enumerate(OOD_CV[:4])]
+        (folder / "labels.csv").write_text("imgs,labels\n" + "".join(lines))
+    return root
+
+
+@pytest.fixture(scope="session")
+def accv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("accv")
+    lines = []
+    for number in range(24):
+        label = f"{number % 3:04d}"
+        draw(root / f"train/{label}/{number}.jpg", number)
+        lines.append(f"{label}/{number}.jpg {label}\n")
+    for part in ("testa", "testb"):
+        for number in range(6):
+            draw(root / part / f"{number}.jpg", number)
+    (root / "meta").mkdir()
+    (root / "meta" / "all.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="session")
+def aliproducts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists with absolute paths, and those that were published."""
+    root = tmp_path_factory.mktemp("aliproducts")
+    for part, count in (("train", 12), ("val", 6)):
+        entries = [(f"{part}_{number}.jpg", f"{number % 3:05d}") for number in range(count)]
+        for number, (name, label) in enumerate(entries):
+            draw(root / part / label / name, number)
+        images = [{"image_id": name, "class_id": label} for name, label in entries]
+        (root / f"{part}.json").write_text(json.dumps({"images": images}))
+        lines = [f"{root}/{part}/{label}/{name} {int(label)}\n" for name, label in entries]
+        (root / f"{part}.txt").write_text("".join(lines))
+    for number in range(4):
+        draw(root / "test" / f"{number}.jpg", number)
+    (root / "test.txt").write_text("".join(f"{root}/test/{number}.jpg\n" for number in range(4)))
+    return root
+
+
+@pytest.mark.parametrize("trial", [None, f"trial={{{TINY}, epochs: 7, schedule: {{kind: cosine}}}}"])
+@pytest.mark.parametrize(
+    ("name", "layout", "more", "trainings"),
+    [
+        ("ood_cv", "robin", [], 3 + 2 + 1),
+        ("ood_cv", "robin", ["first_scores=${first}", "second_scores=${second}"], 3 + 2 + 1),
+        ("webly_fine_grained", "accv", [], 2 + 4 * 3 + 4 * 4),
+        ("webly_fine_grained", "accv", ["swin_loss=softmax_eql"], 2 + 4 * 3 + 4 * 4),
+        ("product_classification", "aliproducts", [], 9),
+        ("product_classification", "aliproducts", ["train_list={}/train.json", "val_list={}/val.json"], 9),
+    ],
+)
+def test_the_whole_is_sound(
+    name: str,
+    layout: str,
+    more: list[str],
+    trainings: int,
+    trial: str | None,
+    toolbox: Toolbox,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    root = request.getfixturevalue(layout)
+    overrides = [f"data={root}", *(entry.replace("{}", str(root)) for entry in more), *([trial] if trial else [])]
+    recipe = load_recipe(name, overrides)
+    stages = expand(recipe, toolbox)
+    assert check(recipe, stages, toolbox, GPUS, tmp_path / "work") == []
+    assert sum(stage.kind.name == "train" for stage in stages) == trainings
+
+
+def run(name: str, root: Path, out: Path, until: list[str], *more: str) -> dict[str, Any]:
+    trial = f"trial={{{TINY}, epochs: 1, schedule: {{kind: cosine}}}}"
+    sets = [word for entry in (f"data={root}", trial, *more) for word in ("--set", entry)]
+    ends = [word for stage in until for word in ("--until", stage)]
+    return fasttrain("recipe", "run", name, "--out", out, "--jobs", 2, *ends, *sets)
+
+
+def classes_of(path: Path) -> tuple[list[str] | None, int]:
+    with BetonReader(path) as reader:
+        return reader.class_names, len(reader.labels)
+
+
+def test_first_steps_of_ood_cv(robin: Path, tmp_path: Path) -> None:
+    run("ood_cv", robin, tmp_path, ["train[model=deit]"])
+    stages = tmp_path / "stages"
+    assert classes_of(stages / "nuisance_set,nuisance=pose/data.beton") == ([*OOD_CV], 4)
+    [record] = [json.loads(line) for line in (stages / "train,model=deit/run/metrics.jsonl").read_text().splitlines()]
+    assert {"val_top1", "val_mean_top1", *(f"val_{name}_top1" for name in NUISANCES[:-1])} <= record.keys()
+    assert (stages / "train,model=deit/run/best.safetensors").exists()
+
+
+def test_first_steps_of_webly_fine_grained(accv: Path, tmp_path: Path) -> None:
+    run("webly_fine_grained", accv, tmp_path, ["judge_first", "testa_set"])
+    stages = tmp_path / "stages"
+    halves = [classes_of(stages / "halves" / name) for name in ("data.beton", "val.beton")]
+    assert halves == [(["0000", "0001", "0002"], 12)] * 2
+    assert classes_of(stages / "testa_set/data.beton")[1] == 6
+    assert (stages / "judge_first/run/last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "until", "names"),
+    [
+        ("txt", ["train[model=iresnet101]", "test_set"], ["0", "1", "2"]),
+        ("json", ["val_set"], ["00000", "00001", "00002"]),
+    ],
+)
+def test_first_steps_of_product_classification(
+    aliproducts: Path, tmp_path: Path, suffix: str, until: list[str], names: list[str]
+) -> None:
+    lists = [f"{part}_list={aliproducts}/{part}.{suffix}" for part in ("train", "val")]
+    run("product_classification", aliproducts, tmp_path, until, *lists)
+    stages = tmp_path / "stages"
+    assert classes_of(stages / "train_set/data.beton") == (names, 12)
+    assert classes_of(stages / "val_set/data.beton") == (names, 6)
+    if suffix == "txt":
+        assert classes_of(stages / "test_set/data.beton")[1] == 4
+        assert (stages / "train,model=iresnet101/run/best.safetensors").exists()
