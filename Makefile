@@ -93,7 +93,7 @@ wheel-test: wheel
 	@rm -rf $(VENV)/alone && $(BIN)/python -m venv --without-pip $(VENV)/alone
 	@$(BIN)/python -c 'import site, pathlib; [s] = site.getsitepackages(); pathlib.Path(s.replace("/lib/", "/alone/lib/", 1), "dependencies.pth").write_text(s)'
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip --python $(VENV)/alone/bin/python install --quiet --no-deps dist/fasttrain-*.whl
-	cd $(VENV)/alone && PATH=bin FASTTRAIN_REQUIRE_NATIVE=1 bin/python -m pytest --rootdir $(CURDIR) -p no:cacheprovider \
+	cd $(VENV)/alone && PATH=bin FASTTRAIN_REQUIRE_NATIVE=1 bin/python -m pytest --numprocesses 2 --rootdir $(CURDIR) -p no:cacheprovider \
 	  $(CURDIR)/tests/kernels $(CURDIR)/tests/loading/test_native.py $(CURDIR)/tests/loading/test_backends.py \
 	  --ignore-glob='$(CURDIR)/tests/kernels/*triton*'
 

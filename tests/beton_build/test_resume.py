@@ -22,7 +22,7 @@ from fasttrain.beton_build.verify import verify
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
-@pytest.mark.parametrize("output_format", ["beton", "webdataset"])
+@pytest.mark.parametrize("output_format", ["beton", pytest.param("webdataset", marks=pytest.mark.thorough)])
 def test_killed_at_every_touch_of_the_disk(tree: Path, tmp_path: Path, output_format: str) -> None:
     (tree / "cat" / "00.jpg").write_bytes(b"garbage")  # skipped; the list of it must survive as well
     for name in ("dog/02.webp", "dog/03.jpg", "emu/01.png", "cat/03.jpg", "cat/04.png", "cat/05.webp"):

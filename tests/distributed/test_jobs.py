@@ -141,6 +141,7 @@ def test_two_agents_of_two_processes(images: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.labels, many.labels)
 
 
+@pytest.mark.thorough
 def test_torchrun_starts_a_job_again_after_a_rank_was_killed(undisturbed: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = run(job(settings(images, out, checkpoint_minutes=1e-5), "1", "5", "SIGKILL", restarts=1))

@@ -131,6 +131,7 @@ def test_first_steps_of_ood_cv(robin: Path, tmp_path: Path) -> None:
     assert (stages / "train,model=deit/run/best.safetensors").exists()
 
 
+@pytest.mark.thorough
 def test_first_steps_of_webly_fine_grained(accv: Path, tmp_path: Path) -> None:
     run("webly_fine_grained", accv, tmp_path, ["judge_first", "testa_set"])
     stages = tmp_path / "stages"
