@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import available_cores
 from fasttrain.beton_build.sources import read_source
-from fasttrain.tools.bench.measure import Contestant, interleaved, machine_facts, python_command, ratio
+from fasttrain.tools.bench.measure import Contestant, interleaved, machine_facts, python_command, ratio, scratch_folder
 
 OURS = ("fasttrain-keep", "fasttrain-jpg", "fasttrain-raw")
 PEERS = ("ffcv-jpg", "ffcv-bytes", "ffcv-raw")
@@ -58,11 +57,11 @@ def bench_conversion(
     """
     names = _chosen(only)
     workers = workers or available_cores()
-    with tempfile.TemporaryDirectory(prefix="fasttrain_bench_", dir=scratch) as folder:
-        images, count, size = _linked_images(source, Path(folder), limit, repeat)
+    with scratch_folder(scratch) as folder:
+        images, count, size = _linked_images(source, folder, limit, repeat)
         labels = {"work": "convert", "source": "files", "dtype": "uint8", "threads": workers}
         contestants = [
-            Contestant(name, labels, _command(name, images, Path(folder) / "out.beton", workers, quality), "images/s")
+            Contestant(name, labels, _command(name, images, folder / "out.beton", workers, quality), "images/s")
             for name in names
         ]
         outcomes = interleaved(contestants, rounds, TIMEOUT_S)

@@ -1,7 +1,6 @@
 """`bench loader`: batches a second from one set of images, by this package and by the peers that are installed."""
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,15 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import available_cores
 from fasttrain.tools.bench import loader_data as data
 from fasttrain.tools.bench.loader_job import Entrant, LoaderJob, absence, choose, entrants
-from fasttrain.tools.bench.measure import Contestant, Outcome, interleaved, machine_facts, python_command, ratio
+from fasttrain.tools.bench.measure import (
+    Contestant,
+    Outcome,
+    interleaved,
+    machine_facts,
+    python_command,
+    ratio,
+    scratch_folder,
+)
 from fasttrain.tools.bench.page_cache import drop
 
 WORKS = ("train", "eval", "raw")
@@ -80,8 +87,7 @@ def bench_loader(source: Path, settings: LoaderBench | None = None) -> dict[str,
     longest = max(_shown(settings, number) for number in threads)
     samples = data.choose_samples(source, settings.limit or longest)
     outcomes: list[list[tuple[Entrant, Outcome]]] = []
-    with tempfile.TemporaryDirectory(prefix="fasttrain_bench_", dir=settings.scratch) as scratch:
-        folder = Path(scratch)
+    with scratch_folder(settings.scratch) as folder:
         if settings.cold:
             samples = data.copies(samples, settings.repeat or math.ceil(longest / len(samples)))
             _check_room(samples, folder, settings, chosen)

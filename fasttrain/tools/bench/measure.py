@@ -10,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,15 @@ def interleaved(
                     last = outcome.error or f"{outcome.rounds[-1]:,.0f} {outcome.contestant.unit}"
                     say(f"round {turn + 1}/{rounds}  {outcome.contestant.name}: {last}")
     return outcomes
+
+
+@contextmanager
+def scratch_folder(parent: Path | None) -> Iterator[Path]:
+    """A folder that is gone afterwards, within `parent` (made where it is not there) or the system's own place."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fasttrain_bench_", dir=parent) as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`bench scores`: passes over a generated score matrix beside what nothing can beat, ensembles, and peers' solvers."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,15 @@ import numpy as np
 from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import available_cores
 from fasttrain.kernels.softmax_colsum import native_there
-from fasttrain.tools.bench.measure import Contestant, Outcome, interleaved, machine_facts, python_command, ratio
+from fasttrain.tools.bench.measure import (
+    Contestant,
+    Outcome,
+    interleaved,
+    machine_facts,
+    python_command,
+    ratio,
+    scratch_folder,
+)
 from fasttrain.tools.bench.score_solvers import SOLVERS, missing
 
 FILES = 4  # tables that are written; larger ensembles read them again
@@ -60,9 +67,9 @@ def bench_scores(settings: ScoresBench) -> dict[str, Any]:
     if not native_there():
         raise ConfigError("bench scores measures the native kernels, which were not built; see `fasttrain doctor`")
     threads, absent = settings.threads or available_cores(), missing()
-    with tempfile.TemporaryDirectory(prefix="fasttrain_bench_", dir=settings.scratch) as folder:
-        generate(Path(folder), settings.rows, settings.columns)
-        contestants = [one for one in _contestants(Path(folder), settings, threads) if one.name not in _out(absent)]
+    with scratch_folder(settings.scratch) as folder:
+        generate(folder, settings.rows, settings.columns)
+        contestants = [one for one in _contestants(folder, settings, threads) if one.name not in _out(absent)]
         unknown = sorted(set(settings.only) - {one.name for one in contestants})
         if unknown:
             known = ", ".join(one.name for one in contestants)

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,14 @@ from fasttrain.models.weights import Match
 from fasttrain.tools.bench import loader_data, train_data
 from fasttrain.tools.bench.loader import ratios_to_peers
 from fasttrain.tools.bench.loader_job import Entrant, absence, choose
-from fasttrain.tools.bench.measure import Contestant, Outcome, interleaved, machine_facts, python_command
+from fasttrain.tools.bench.measure import (
+    Contestant,
+    Outcome,
+    interleaved,
+    machine_facts,
+    python_command,
+    scratch_folder,
+)
 from fasttrain.tools.bench.train_job import DEFAULTS, EQUAL, TRAINERS, TrainJob
 from fasttrain.training.optimizers import create_optimizer, peak_lr
 from fasttrain.training.settings import OptimizerSettings, TrainSettings
@@ -118,8 +124,7 @@ def bench_train(source: Path, settings: TrainBench | None = None) -> dict[str, A
     settings = settings or TrainBench()
     _check(settings)
     chosen = choose(TRAINERS, settings.only)
-    with tempfile.TemporaryDirectory(prefix="fasttrain_bench_", dir=settings.scratch) as scratch:
-        folder = Path(scratch)
+    with scratch_folder(settings.scratch) as folder:
         base, mean_bytes = prepare(source, folder, settings)
         jobs = [(entrant, job_of(base, entrant)) for entrant in chosen]
         short = [f"{entrant.name}: {_too_short(job)}" for entrant, job in jobs if job.steps <= job.uncounted]
