@@ -8,7 +8,8 @@ from fasttrain.base.config import nearest_name
 from fasttrain.base.errors import ConfigError
 from fasttrain.recipes.classes import class_problems
 from fasttrain.recipes.command import RESERVED, command_of, files_of, settings_of
-from fasttrain.recipes.expand import RecipeProblems, Stage
+from fasttrain.recipes.expand import RecipeProblems
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.kinds import FIGURES, IMAGES, WITHHELD, Input
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.resources import Machine, gpus_of, processes_of

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttrain.recipes.command import files_of
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.kinds import CLASSES, DATASET, Input
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.toolbox import Toolbox

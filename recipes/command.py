@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttrain.base.config import read_config
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.kinds import Input
 from fasttrain.recipes.load import merge
 from fasttrain.recipes.references import ExternalFile, StageOutput

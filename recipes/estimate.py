@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fasttrain.recipes.command import files_of
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.kinds import DATASET, TABLE
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.state import Record, WorkFolder

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from fasttrain.base.config import load_settings, nearest_name
 from fasttrain.base.errors import ConfigError, FasttrainError
+from fasttrain.recipes.graph import Stage, ordered, stage_name
 from fasttrain.recipes.kinds import TYPES, Kind, find_kind
 from fasttrain.recipes.load import merge
 from fasttrain.recipes.references import (
@@ -16,7 +16,6 @@ from fasttrain.recipes.references import (
     Lookup,
     Reference,
     StageOutput,
-    outputs_in,
     resolve,
 )
 from fasttrain.recipes.schema import HEAD_KEYS, RecipeFile, StageHead
@@ -24,43 +23,6 @@ from fasttrain.recipes.toolbox import Toolbox
 
 _LABEL = re.compile(r"[\w.+-]+")
 Axes = dict[str, dict[str, Any]]  # of each axis, its values by the label that names them
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the expanded recipe.
-
-    Attributes:
-        name: ``train`` or ``train[model=a,round=1]``.
-        template: the stage of the recipe that it comes from.
-        axes: label of its value on each axis.
-        kind, head: how it is done.
-        body: inputs and options; inputs are texts (paths), `ExternalFile`s and `StageOutput`s.
-    """
-
-    name: str
-    template: str
-    axes: dict[str, str]
-    kind: Kind
-    head: StageHead
-    body: dict[str, Any]
-
-    @property
-    def needs(self) -> list[str]:
-        """Names of the stages whose outputs it takes, each once."""
-        return list(dict.fromkeys(output.stage for output in outputs_in(self.body)))
-
-    @property
-    def folder(self) -> str:
-        """Where its outputs lie below the folder of all stages."""
-        return ",".join([self.template, *(f"{axis}={label}" for axis, label in self.axes.items())])
-
-    def value(self, key: str) -> Any:
-        """What stands in the body under a dotted key; None if nothing does."""
-        value: Any = self.body
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return value
 
 
 class RecipeProblems(FasttrainError):
@@ -84,45 +46,6 @@ def expand(recipe: RecipeFile, toolbox: Toolbox) -> list[Stage]:
     return _Expansion(recipe, toolbox).stages()
 
 
-def stage_name(template: str, axes: dict[str, str]) -> str:
-    """``train`` or ``train[model=a,round=1]``."""
-    return f"{template}[{','.join(f'{axis}={label}' for axis, label in axes.items())}]" if axes else template
-
-
-def chosen(stages: list[Stage], names: list[str]) -> list[str]:
-    """Names of the stages that `names` mean: one by its full name, or all that come from one of the recipe.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    found: dict[str, None] = {}
-    for name in names:
-        meant = [stage.name for stage in stages if name in (stage.name, stage.template)]
-        if not meant:
-            known = list(dict.fromkeys(entry for stage in stages for entry in (stage.template, stage.name)))
-            raise ConfigError(f"there is no stage {name!r}; {nearest_name(name, known)}")
-        found |= dict.fromkeys(meant)
-    return list(found)
-
-
-def after(stages: list[Stage], names: list[str]) -> set[str]:
-    """`names`, and all stages that need one of them, directly or not."""
-    found = set(names)
-    for stage in stages:
-        if found & set(stage.needs):
-            found.add(stage.name)
-    return found
-
-
-def before(stages: list[Stage], names: list[str]) -> set[str]:
-    """`names`, and all stages that one of them needs, directly or not."""
-    found = set(names)
-    for stage in reversed(stages):
-        if stage.name in found:
-            found |= set(stage.needs)
-    return found
-
-
 class _Expansion:
     def __init__(self, recipe: RecipeFile, toolbox: Toolbox) -> None:
         self.recipe, self.toolbox = recipe, toolbox
@@ -142,7 +65,8 @@ class _Expansion:
                 self.axes[name] = self._axes_of(name, ())
         stages = [stage for name in self.axes if name in self.kinds for stage in self._unrolled(name)]
         if not self.problems:
-            stages = self._ordered(stages)
+            with _noting(self.problems):
+                stages = ordered(stages)
         if self.problems:
             raise RecipeProblems(list(dict.fromkeys(self.problems)))
         return stages
@@ -278,32 +202,6 @@ class _Expansion:
             hint = nearest_name(reference.path[0], names)
             raise ConfigError(f"{where}: a {self.kinds[template].name} stage has no output of that name; {hint}")
         return reference.path[0]
-
-    # --- order ------------------------------------------------------------------------------------------------------
-
-    def _ordered(self, stages: list[Stage]) -> list[Stage]:
-        """The stages in an order in which they can be done, otherwise as the recipe has them."""
-        by_name = {stage.name: stage for stage in stages}
-        ordered: dict[str, Stage] = {}
-        waiting = dict(by_name)
-        while waiting:
-            ready = [stage for stage in waiting.values() if all(need in ordered for need in stage.needs)]
-            if not ready:
-                self.problems.append(_describe_cycle(waiting))
-                return stages
-            for stage in ready:
-                ordered[stage.name] = waiting.pop(stage.name)
-        return list(ordered.values())
-
-
-def _describe_cycle(waiting: dict[str, Stage]) -> str:
-    path = [next(iter(waiting))]
-    while True:
-        following = next(need for need in waiting[path[-1]].needs if need in waiting)
-        if following in path:
-            circle = [*path[path.index(following) :], following]
-            return f"stages need each other in a circle: {' → '.join(reversed(circle))}"
-        path.append(following)
 
 
 def _select(

@@ -11,7 +11,7 @@ import xxhash
 
 from fasttrain.base.atomic import atomic_open
 from fasttrain.base.config import read_config
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.load import merge
 from fasttrain.recipes.references import ExternalFile, StageOutput
 

@@ -149,6 +149,27 @@ _MODELS = (CHECKPOINT, WEIGHTS)
 _FIGURES = (Output("figures", FIGURES, RESULT),)
 _TABLE = (Output("table", TABLE, "table.arrow", "--out"),)
 
+
+def _of_a_model(name: str, command: str, outputs: tuple[Output, ...], sees_target: bool = False) -> Kind:
+    """A kind that runs a model over a data set."""
+    return Kind(
+        name,
+        (command,),
+        inputs=(
+            Input("checkpoint", _MODELS, required=True, positional=True),
+            Input("data", _DATA, required=True, positional=True, sees_target=sees_target),
+            Input("ids", (IDS, LABELS)),
+        ),
+        outputs=outputs,
+        uses_gpu=True,
+        torchrun=True,
+        same_classes=("checkpoint",),
+        known_classes=(("data", "checkpoint"),),
+        work="samples",
+        sized_by="data",
+    )
+
+
 KINDS: tuple[Kind, ...] = (
     Kind(
         "build",
@@ -221,38 +242,8 @@ KINDS: tuple[Kind, ...] = (
         same_classes=("checkpoints",),
         known_classes=(("val", "checkpoints"),),
     ),
-    Kind(
-        "predict",
-        ("predict",),
-        inputs=(
-            Input("checkpoint", _MODELS, required=True, positional=True),
-            Input("data", _DATA, required=True, positional=True),
-            Input("ids", (IDS, LABELS)),
-        ),
-        outputs=_TABLE,
-        uses_gpu=True,
-        torchrun=True,
-        same_classes=("checkpoint",),
-        known_classes=(("data", "checkpoint"),),
-        work="samples",
-        sized_by="data",
-    ),
-    Kind(
-        "evaluate_model",
-        ("evaluate",),
-        inputs=(
-            Input("checkpoint", _MODELS, required=True, positional=True),
-            Input("data", _DATA, required=True, positional=True, sees_target=True),
-            Input("ids", (IDS, LABELS)),
-        ),
-        outputs=_FIGURES,
-        uses_gpu=True,
-        torchrun=True,
-        same_classes=("checkpoint",),
-        known_classes=(("data", "checkpoint"),),
-        work="samples",
-        sized_by="data",
-    ),
+    _of_a_model("predict", "predict", _TABLE),
+    _of_a_model("evaluate_model", "evaluate", _FIGURES, sees_target=True),
     Kind(
         "evaluate",
         ("scores", "evaluate"),

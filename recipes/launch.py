@@ -18,7 +18,7 @@ import yaml
 from fasttrain.base.atomic import atomic_open
 from fasttrain.base.console import say
 from fasttrain.recipes.command import SETTINGS, StageCommand
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.state import LOG, STDOUT, Attempt
 
 MARK = "FASTTRAIN_RECIPE_STAGE"  # tells the processes of a stage, in their environment

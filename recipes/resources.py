@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 
 from fasttrain.base.process import available_cores
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 
 
 @dataclass(frozen=True)

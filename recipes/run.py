@@ -17,7 +17,7 @@ from fasttrain.base.atomic import atomic_open
 from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError, FasttrainError
 from fasttrain.recipes.command import StageCommand, command_of
-from fasttrain.recipes.expand import Stage, after, before
+from fasttrain.recipes.graph import Stage, after, before
 from fasttrain.recipes.hashing import stage_key
 from fasttrain.recipes.kinds import RESULT
 from fasttrain.recipes.launch import Running, command_line, end_leftovers, start

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.tree import Tree
 
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.references import outputs_in
 
 _COLOURS = {"done": "palegreen", "changed": "khaki", "new": "white", "waits": "white", "unfinished": "lightsalmon"}

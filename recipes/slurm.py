@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fasttrain.base.atomic import atomic_open
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.resources import Machine, gpus_of
 
 SUBMIT = "submit.sh"

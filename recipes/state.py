@@ -22,7 +22,7 @@ import xxhash
 
 from fasttrain.base.atomic import atomic_open, publish
 from fasttrain.base.errors import ConfigError
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.hashing import ContentHashes
 from fasttrain.recipes.references import StageOutput
 

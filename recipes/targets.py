@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fasttrain.recipes.command import files_of
-from fasttrain.recipes.expand import Stage
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.kinds import is_withheld
 from fasttrain.recipes.references import ExternalFile
 from fasttrain.recipes.schema import RecipeFile

@@ -8,7 +8,7 @@ import typer
 from fasttrain.cli.output import JsonOption, finish
 
 if TYPE_CHECKING:
-    from fasttrain.recipes.expand import Stage
+    from fasttrain.recipes.graph import Stage
     from fasttrain.recipes.schema import RecipeFile
     from fasttrain.recipes.toolbox import Toolbox
 
@@ -104,7 +104,7 @@ def run(
 ) -> None:
     """Do what is left to do of a recipe; what is done, with the same inputs and settings, is skipped."""
     from fasttrain.recipes.check import require_sound
-    from fasttrain.recipes.expand import chosen
+    from fasttrain.recipes.graph import chosen
     from fasttrain.recipes.run import CANCELLED, DONE, FAILED, SKIPPED, Runner, StagesFailed, describe_plan, select
 
     opened = _Opened(recipe, out, set_, gpus)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
 from fasttrain.scores.arrow_arrays import as_one, to_arrow, to_numpy
-from fasttrain.scores.table import FORMAT_VERSION, Kind, ScoreTable, refuse_duplicates
+from fasttrain.scores.table import FORMAT_VERSION, Kind, ScoreTable, map_file, refuse_duplicates
 from fasttrain.scores.value_check import first_bad_row
 
 # Rows that are worked on at once hold about so many scores: enough for all threads, little beside the tables.
@@ -62,18 +62,7 @@ class OpenedTable:
         Raises:
             ScoresError: no such file, not a score table of this version, or a damaged one.
         """
-        try:
-            with Path(path).open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
-            header = json.loads(table.schema.metadata[b"fasttrain"])
-            version = header["version"]
-        except FileNotFoundError:
-            raise ScoresError(f"{path}: no such file") from None
-        except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as error:
-            raise ScoresError(f"{path} is not a score table ({error}); `fasttrain scores import` makes one") from None
-        if version != FORMAT_VERSION:
-            raise ScoresError(f"{path} is a score table of version {version}; this fasttrain reads {FORMAT_VERSION}")
+        table, header, mapped = map_file(path)
         try:
             opened = cls._from_arrow(str(path), table, header)
         except (KeyError, TypeError, AttributeError, pa.ArrowException, ValueError) as error:

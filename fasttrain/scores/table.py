@@ -1,6 +1,7 @@
 """The score table: one row of scores a sample, joined by string id, as one memory-mappable Arrow file."""
 
 import json
+import mmap
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import InitVar, dataclass, field
@@ -13,6 +14,7 @@ import pyarrow as pa
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
 from fasttrain.scores.arrow_arrays import as_one, to_arrow, to_numpy
+from fasttrain.scores.value_check import LOG_PROB_LIMIT, are_bad
 
 Kind = Literal["logits", "log_probs", "probs"]
 Rows = slice | np.ndarray
@@ -83,15 +85,10 @@ class ScoreTable:
         bad = np.zeros(len(self), bool)
         for rows in self.row_blocks(checked):
             block = self.scores[rows]
-            top, least = block.max(1), block.min(1)  # NaN goes through both
-            bad[rows] = np.isnan(top) | np.isposinf(top)
-            if self.kind == "probs":
-                bad[rows] |= (least < 0) | (top <= 0)
-            else:
-                # -inf is the logarithm of 0; a row of nothing else says nothing
-                bad[rows] |= np.isneginf(top)
-            if self.kind == "log_probs" and (top > 0.01).any():
-                first = self.ids[rows.start + int((top > 0.01).argmax())]
+            top, least = block.max(1), block.min(1)
+            bad[rows] = are_bad(top, least, self.kind)
+            if self.kind == "log_probs" and (top > LOG_PROB_LIMIT).any():
+                first = self.ids[rows.start + int((top > LOG_PROB_LIMIT).argmax())]
                 raise ScoresError(f"log-probabilities are at most 0, those of {first!r} are not; are they logits?")
         if bad.any():
             first = [self.ids[row] for row in np.flatnonzero(bad)[:3]]
@@ -192,16 +189,7 @@ class ScoreTable:
         Raises:
             ScoresError: no such file, or not a score table of this version.
         """
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            header = json.loads(table.schema.metadata[b"fasttrain"])
-            version = header["version"]
-        except FileNotFoundError:
-            raise ScoresError(f"{path}: no such file") from None
-        except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as error:
-            raise ScoresError(f"{path} is not a score table ({error}); `fasttrain scores import` makes one") from None
-        if version != FORMAT_VERSION:
-            raise ScoresError(f"{path} is a score table of version {version}; this fasttrain reads {FORMAT_VERSION}")
+        table, header, _ = map_file(path)
         try:
             return cls._from_arrow(table, header, share(table.num_rows, *part))
         except (KeyError, TypeError, AttributeError, pa.ArrowException, ValueError) as error:
@@ -225,6 +213,27 @@ class ScoreTable:
             meta=header["meta"],
             checked=checked,
         )
+
+
+def map_file(path: str | Path) -> tuple[pa.Table, dict[str, Any], mmap.mmap]:
+    """Map the file of a score table: its columns, the header, and the map itself.
+
+    Raises:
+        ScoresError: no such file, or not a score table of this version.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+        header = json.loads(table.schema.metadata[b"fasttrain"])
+        version = header["version"]
+    except FileNotFoundError:
+        raise ScoresError(f"{path}: no such file") from None
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as error:
+        raise ScoresError(f"{path} is not a score table ({error}); `fasttrain scores import` makes one") from None
+    if version != FORMAT_VERSION:
+        raise ScoresError(f"{path} is a score table of version {version}; this fasttrain reads {FORMAT_VERSION}")
+    return table, header, mapped
 
 
 def share(rows: int, number: int, parts: int) -> slice:

@@ -18,7 +18,7 @@ def first_bad_row(scores: np.ndarray, kind: str) -> int | None:
     for start in range(0, len(scores), step):
         block = scores[start : start + step]
         rows = _suspects(np.ascontiguousarray(block), kind)
-        if rows.size and (bad := _is_bad(block[rows], kind)).any():
+        if rows.size and (bad := are_bad(block[rows].max(1), block[rows].min(1), kind)).any():
             return start + int(rows[bad.argmax()])
     return None
 
@@ -43,10 +43,9 @@ def _suspects(block: np.ndarray, kind: str) -> np.ndarray:
     return np.flatnonzero(odd if kind == "logits" else odd | (block.view(signed).max(1) > limit))
 
 
-def _is_bad(rows: np.ndarray, kind: str) -> np.ndarray:
-    """(n,) bool: which rows are bad, by their values."""
-    top, least = rows.max(1), rows.min(1)  # NaN goes through both
-    bad = np.isnan(top) | np.isposinf(top)
+def are_bad(top: np.ndarray, least: np.ndarray, kind: str) -> np.ndarray:
+    """(n,) bool: which rows do not hold scores of a kind, by the largest and smallest value (n,) of each."""
+    bad = np.isnan(top) | np.isposinf(top)  # NaN goes through both
     if kind == "probs":
         return bad | (least < 0) | (top <= 0)
     bad |= np.isneginf(top)  # -inf is the logarithm of 0; a row of nothing else says nothing

@@ -13,7 +13,8 @@ from fasttrain.base.config import read_config
 from fasttrain.base.errors import ConfigError
 from fasttrain.cli.app import app
 from fasttrain.cli.toolbox import CommandLine
-from fasttrain.recipes.expand import RecipeProblems, Stage, after, before, chosen, expand
+from fasttrain.recipes.expand import RecipeProblems, expand
+from fasttrain.recipes.graph import Stage, after, before, chosen
 from fasttrain.recipes.load import find_recipe, load_recipe
 from fasttrain.recipes.references import StageOutput, outputs_in
 from fasttrain.recipes.schema import RecipeFile

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fasttrain.cli.app import app
 from fasttrain.cli.toolbox import CommandLine
-from fasttrain.recipes.expand import Stage, expand
+from fasttrain.recipes.expand import expand
+from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.hashing import NEUTRAL, ContentHashes, stage_key
 from fasttrain.recipes.references import StageOutput
 from fasttrain.recipes.schema import RecipeFile

@@ -14,6 +14,7 @@ from fasttrain.scores.ensemble import EnsembleSettings, ensemble_files
 from fasttrain.scores.imports import import_scores
 from fasttrain.scores.pseudo import write_pseudo_labels
 from fasttrain.scores.redistribute import redistribute
+from fasttrain.scores.selection import PseudoRules
 from fasttrain.scores.table import ScoreTable
 
 from .made_tables import models, softmax
@@ -229,7 +230,7 @@ def test_the_rules_on_the_published_scores(shared_data, tmp_path):
 
     two = "rules: [{predicted: diningtable, other: chair, ratio: 1.3}, {predicted: sofa, other: chair, ratio: 2.0}]"
     table, _ = adjusted(tmp_path, rules=rules(tmp_path, two))
-    result = write_pseudo_labels(table, tmp_path / "p.csv", threshold=0.5)
+    result = write_pseudo_labels(table, tmp_path / "p.csv", PseudoRules(threshold=0.5))
     assert result["kept"] == 12_335 - 28 - 111
     with (tmp_path / "p.csv").open() as file:
         ours = {row["id"]: row["label"] for row in csv.DictReader(file)}

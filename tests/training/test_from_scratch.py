@@ -73,7 +73,7 @@ def test_a_resumed_run_does_not_whiten_again_and_ends_in_the_same_weights(settin
 
 
 def test_recipes_are_settings_found_by_name_or_by_path(tmp_path):
-    for recipe in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")):
+    for recipe in sorted((Path(__file__).parents[2] / "recipes").glob("cifar10*.yaml")):
         assert load_settings(TrainSettings, read_yaml(recipe) | {"data": "some.beton"}).epochs > 1
     path = tmp_path / "mine.yaml"
     path.write_text("epochs: 3\n")
