@@ -1,0 +1,278 @@
+#include "winograd.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "team.h"
+#include "winograd_kernels.h"
+
+namespace fasttrain {
+namespace {
+
+constexpr std::size_t kLine = 16;  // floats of a cache line
+constexpr int kAllPoints = kPoints * kPoints;
+constexpr std::size_t kBlockFloats = std::size_t{1} << 17;  // of a block at its points, what level 2 holds beside the weights
+constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;    // of a block
+constexpr std::size_t kPartialFloats = std::size_t{5} << 20;  // of all partial weight gradients together
+constexpr std::size_t kMostParts = 16;
+
+// Memory that a thread keeps from call to call: fresh pages would cost more than some of the steps.
+class Scratch {
+ public:
+  float* floats(std::size_t count) {
+    if (count > size_) {
+      memory_.reset();
+      memory_.reset(static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t{64})));
+      size_ = count;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{64}); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  std::size_t size_ = 0;
+};
+
+Scratch& block_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+Scratch& weight_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+// Floats between rows: an odd number of cache lines, so that rows do not fight for the same places of a cache.
+std::size_t row_stride(std::size_t channels) { return (channels + kLine - 1) / kLine / 2 * 2 * kLine + kLine; }
+
+// Where the rows of a block's tiles lie at each of their points, and how many there are: a point that a tile's shape
+// lacks has no row for it.
+struct Tile {
+  std::size_t image, y, x;  // of the first output
+  TileShape shape;
+  std::size_t row[2][2];  // by whether the point is one that the shape at the lower or the right edge lacks
+};
+
+class Grid {
+ public:
+  explicit Grid(const ImageBatch& batch) : batch_(batch) {
+    down_ = (batch.height + kMostOutputs - 1) / kMostOutputs;
+    across_ = (batch.width + kMostOutputs - 1) / kMostOutputs;
+    last_ = {static_cast<int>(batch.height - (down_ - 1) * kMostOutputs),
+             static_cast<int>(batch.width - (across_ - 1) * kMostOutputs)};
+    find_lacking(last_.rows, lacks_down_);
+    find_lacking(last_.columns, lacks_right_);
+  }
+
+  std::size_t of_image() const { return down_ * across_; }
+  std::size_t tiles() const { return of_image() * batch_.images; }
+  const ImageBatch& batch() const { return batch_; }
+
+  bool lacks_down(int point) const { return lacks_down_[point]; }
+  bool lacks_right(int point) const { return lacks_right_[point]; }
+
+  // The tiles from `first` on; rows[a][b] becomes the number of rows at points of each kind.
+  void list(std::size_t first, std::size_t count, std::vector<Tile>& tiles, std::size_t (&rows)[2][2]) const {
+    tiles.resize(count);
+    std::memset(rows, 0, sizeof rows);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t number = first + i, place = number % of_image();
+      const std::size_t y = place / across_, x = place % across_;
+      const bool at_bottom = y + 1 == down_, at_right = x + 1 == across_;
+      Tile& tile = tiles[i];
+      tile.image = number / of_image();
+      tile.y = y * kMostOutputs;
+      tile.x = x * kMostOutputs;
+      tile.shape = {at_bottom ? last_.rows : kMostOutputs, at_right ? last_.columns : kMostOutputs};
+      for (int a = 0; a < 2; ++a) {
+        for (int b = 0; b < 2; ++b) {
+          tile.row[a][b] = rows[a][b];
+          if (!(a && at_bottom) && !(b && at_right)) ++rows[a][b];
+        }
+      }
+    }
+  }
+
+ private:
+  static void find_lacking(int outputs, bool (&lacking)[kPoints]) {
+    std::fill(lacking, lacking + kPoints, true);
+    for (int i = 0; i < outputs + 2; ++i) lacking[kPointsOf[outputs][i]] = false;
+  }
+
+  ImageBatch batch_;
+  std::size_t down_, across_;
+  TileShape last_;
+  bool lacks_down_[kPoints], lacks_right_[kPoints];
+};
+
+// A block's rows at all points.
+struct Points {
+  float* data;
+  std::size_t stride, point_stride;  // of rows, of points
+
+  static std::size_t floats(std::size_t channels, std::size_t tiles) { return kAllPoints * per_point(channels, tiles); }
+  static Points at(float* data, std::size_t channels, std::size_t tiles) {
+    return {data, row_stride(channels), per_point(channels, tiles)};
+  }
+
+  float* point(int number) const { return data + static_cast<std::size_t>(number) * point_stride; }
+
+  // Addresses of a tile's rows, counted as in kPointsOf.
+  void rows(const Grid& grid, const Tile& tile, float** out) const {
+    for (int i = 0; i < tile.shape.rows + 2; ++i) {
+      const int p = kPointsOf[tile.shape.rows][i];
+      for (int j = 0; j < tile.shape.columns + 2; ++j) {
+        const int q = kPointsOf[tile.shape.columns][j];
+        const std::size_t row = tile.row[grid.lacks_down(p)][grid.lacks_right(q)];
+        out[i * kPoints + j] = point(p * kPoints + q) + row * stride;
+      }
+    }
+  }
+
+ private:
+  static std::size_t per_point(std::size_t channels, std::size_t tiles) { return tiles * row_stride(channels) + kLine; }
+};
+
+// Calls work(point, rows) for all points that have rows.
+template <class Work>
+void for_each_point(const Grid& grid, const std::size_t (&rows)[2][2], const Work& work) {
+  for (int p = 0; p < kPoints; ++p) {
+    for (int q = 0; q < kPoints; ++q) {
+      const std::size_t count = rows[grid.lacks_down(p)][grid.lacks_right(q)];
+      if (count > 0) work(p * kPoints + q, count);
+    }
+  }
+}
+
+// Addresses of a tile's inputs, those of the padding being `zeros`.
+void input_rows(const Grid& grid, const Tile& tile, const float* images, std::size_t channels, const float* zeros,
+                const float** out) {
+  const ImageBatch& batch = grid.batch();
+  for (int i = 0; i < tile.shape.rows + 2; ++i) {
+    const std::size_t y = tile.y + static_cast<std::size_t>(i) - 1;  // -1 wraps, and is outside like all that is too large
+    for (int j = 0; j < tile.shape.columns + 2; ++j) {
+      const std::size_t x = tile.x + static_cast<std::size_t>(j) - 1;
+      const bool inside = y < batch.height && x < batch.width;
+      const std::size_t pixel = (tile.image * batch.height + y) * batch.width + x;
+      out[i * kPoints + j] = inside ? images + pixel * channels : zeros;
+    }
+  }
+}
+
+template <class Value>
+void output_rows(const Grid& grid, const Tile& tile, Value* images, std::size_t channels, Value** out) {
+  const ImageBatch& batch = grid.batch();
+  for (int i = 0; i < tile.shape.rows; ++i) {
+    const std::size_t y = tile.y + static_cast<std::size_t>(i);
+    Value* row = images + ((tile.image * batch.height + y) * batch.width + tile.x) * channels;
+    for (int j = 0; j < tile.shape.columns; ++j) out[i * kMostOutputs + j] = row + static_cast<std::size_t>(j) * channels;
+  }
+}
+
+std::size_t tiles_of_block(std::size_t inputs, std::size_t outputs) {
+  const std::size_t fitting = kBlockFloats / (kAllPoints * (inputs + outputs));
+  return std::clamp(fitting / 6 * 6, kLeastTiles, kMostTiles);
+}
+
+void transform_inputs(const WinogradKernels& kernels, const Grid& grid, const std::vector<Tile>& tiles,
+                      const float* images, std::size_t channels, const float* zeros, const Points& to) {
+  const float* inputs[kAllPoints];
+  float* rows[kAllPoints];
+  for (const Tile& tile : tiles) {
+    input_rows(grid, tile, images, channels, zeros, inputs);
+    to.rows(grid, tile, rows);
+    kernels.input_tile(inputs, rows, tile.shape, channels);
+  }
+}
+
+}  // namespace
+
+void winograd_convolve(const ImageBatch& batch, const float* images, const Filters<const float>& weights, float* out,
+                       int threads) {
+  const WinogradKernels& kernels = winograd_kernels(current_simd());
+  const Grid grid(batch);
+  const std::size_t inputs = weights.inputs, outputs = weights.outputs;
+  const auto columns = static_cast<std::size_t>(kernels.columns);
+  const std::size_t panel_stride = inputs * columns, panels = (outputs + columns - 1) / columns;
+  const std::size_t point_stride = panels * panel_stride + kLine;
+  float* const u = weight_scratch().floats(kAllPoints * point_stride);
+  constexpr std::size_t kAtOnce = 16;  // input channels
+  on_team((inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
+    for (std::size_t c = job * kAtOnce; c < std::min(inputs, (job + 1) * kAtOnce); ++c) {
+      kernels.weights(weights.data + static_cast<std::ptrdiff_t>(c) * weights.input, weights.down, weights.right,
+                      weights.output, outputs, u + c * columns, point_stride, panel_stride);
+    }
+  });
+
+  const std::size_t size = tiles_of_block(inputs, outputs);
+  const std::vector<float> zeros(inputs);
+  on_team((grid.tiles() + size - 1) / size, threads, [&](std::size_t job) {
+    thread_local std::vector<Tile> tiles;
+    std::size_t rows[2][2];
+    grid.list(job * size, std::min(size, grid.tiles() - job * size), tiles, rows);
+    const std::size_t v_floats = Points::floats(inputs, size);
+    float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
+    const Points v = Points::at(memory, inputs, size), m = Points::at(memory + v_floats, outputs, size);
+    transform_inputs(kernels, grid, tiles, images, inputs, zeros.data(), v);
+    for_each_point(grid, rows, [&](int point, std::size_t count) {
+      kernels.multiply(v.point(point), v.stride, count, inputs, u + static_cast<std::size_t>(point) * point_stride,
+                       outputs, m.point(point), m.stride);
+    });
+    float *from[kAllPoints], *to[kMostOutputs * kMostOutputs];
+    for (const Tile& tile : tiles) {
+      m.rows(grid, tile, from);
+      output_rows(grid, tile, out, outputs, to);
+      kernels.output_tile(from, to, tile.shape, outputs);
+    }
+  });
+}
+
+void winograd_weight_gradient(const ImageBatch& batch, const float* images, const float* gradients,
+                              const Filters<float>& out, int threads) {
+  const WinogradKernels& kernels = winograd_kernels(current_simd());
+  const Grid grid(batch);
+  const std::size_t inputs = out.inputs, outputs = out.outputs;
+  const std::size_t stride = (outputs + kLine - 1) / kLine * kLine;
+  const std::size_t point_stride = inputs * stride + kLine, part_stride = kAllPoints * point_stride;
+  const std::size_t size = tiles_of_block(inputs, outputs), blocks = (grid.tiles() + size - 1) / size;
+  const std::size_t parts = std::min(std::clamp<std::size_t>(kPartialFloats / part_stride, 2, kMostParts), blocks);
+  float* const sums = weight_scratch().floats(parts * part_stride);
+  const std::vector<float> zeros(inputs);
+  on_team(parts, threads, [&](std::size_t part) {
+    thread_local std::vector<Tile> tiles;
+    float* const sum = sums + part * part_stride;
+    std::memset(sum, 0, part_stride * sizeof(float));
+    const std::size_t v_floats = Points::floats(inputs, size);
+    float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
+    const Points v = Points::at(memory, inputs, size), z = Points::at(memory + v_floats, outputs, size);
+    for (std::size_t block = part * blocks / parts; block < (part + 1) * blocks / parts; ++block) {
+      std::size_t rows[2][2];
+      grid.list(block * size, std::min(size, grid.tiles() - block * size), tiles, rows);
+      transform_inputs(kernels, grid, tiles, images, inputs, zeros.data(), v);
+      const float* from[kMostOutputs * kMostOutputs];
+      float* to[kAllPoints];
+      for (const Tile& tile : tiles) {
+        output_rows(grid, tile, gradients, outputs, from);
+        z.rows(grid, tile, to);
+        kernels.gradient_tile(from, to, tile.shape, outputs);
+      }
+      for_each_point(grid, rows, [&](int point, std::size_t count) {
+        kernels.add_products(v.point(point), v.stride, z.point(point), z.stride, count, inputs, outputs,
+                             sum + static_cast<std::size_t>(point) * point_stride, stride);
+      });
+    }
+  });
+  on_team(inputs, threads, [&](std::size_t c) {
+    kernels.weight_gradient(sums + c * stride, parts, part_stride, point_stride, outputs,
+                            out.data + static_cast<std::ptrdiff_t>(c) * out.input, out.down, out.right, out.output);
+  });
+}
+
+}  // namespace fasttrain
