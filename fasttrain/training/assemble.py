@@ -1,5 +1,6 @@
 """From settings to everything that a step needs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fasttrain.loading.views import EvalView
 from fasttrain.models.create import create_model, has_own_head, zero_head
 from fasttrain.models.heads import add_training_parts, put_head
 from fasttrain.models.weights import load_weights
+from fasttrain.models.winograd import Passes
 from fasttrain.training.distillation import open_teacher
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
@@ -30,6 +32,7 @@ from fasttrain.training.size_check import check_sizes
 from fasttrain.training.speed import compiled, has_fast_bf16, set_precision
 from fasttrain.training.stepper import Stepper
 from fasttrain.training.swa import WeightAverage
+from fasttrain.training.winograd import apply_winograd, choose_winograd
 
 
 def make_stepper(
@@ -40,6 +43,7 @@ def make_stepper(
     loader: Loader,
     table: EpochTable,
     begins: bool = True,
+    winograd: Mapping[str, Passes] | None = None,
 ) -> Stepper:
     """Model, optimizer and all else that a step needs, on `device`.
 
@@ -48,6 +52,7 @@ def make_stepper(
         loader: of the training data.
         table: the run's epochs.
         begins: False for a run that is resumed, whose weights come from elsewhere.
+        winograd: the convolutions that take Winograd's way; None to choose them by the settings.
 
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
@@ -65,6 +70,9 @@ def make_stepper(
     teacher = open_teacher(settings.distill, loader, view.size, amp)
     if settings.size_schedule is not None:
         check_sizes(settings.model, module, teacher, (shape.size for shape in table.shapes), device, amp)
+    if winograd is None:
+        winograd = _choose_winograd(module, settings, device, amp, table)
+    apply_winograd(module, winograd)
     model = data_parallel(module, device, settings.ddp)
     if settings.compile != "off":
         model = compiled(model, settings.compile)
@@ -88,6 +96,18 @@ def make_stepper(
         loss=loss,
         mixing=make_mixer(settings, num_classes, loader),
     )
+
+
+def _choose_winograd(
+    module: nn.Module, settings: TrainSettings, device: torch.device, amp: Amp, table: EpochTable
+) -> dict[str, Passes]:
+    """By the largest images and batches of the run. Nothing where convolutions would not go that way after all."""
+    if device.type != "cpu" or amp != "off" or settings.compile != "off":
+        return {}
+    size = max(shape.size for shape in table.shapes)
+    images = settings.loss.needs.views * max(shape.batch_size for shape in table.shapes)
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    return choose_winograd(module, settings.winograd, min(images, settings.micro_batch or images), size, memory_format)
 
 
 def _tell_of_compiling_again(table: EpochTable) -> None:

@@ -1,5 +1,6 @@
 """A training run from settings to checkpoints."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fasttrain.loading.views import TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, keep_epoch, load_state, save_weights
 from fasttrain.models.create import eval_view_of
 from fasttrain.models.heads import kept_weights
+from fasttrain.models.winograd import Passes
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
 from fasttrain.training.cores import CoreSplit
@@ -32,7 +34,7 @@ from fasttrain.training.optimizers import check_optimizer
 from fasttrain.training.pictures import sample_grid
 from fasttrain.training.requests import Requests
 from fasttrain.training.settings import TrainSettings
-from fasttrain.training.state import Position, check_state, restore_state, write_state
+from fasttrain.training.state import Position, check_state, restore_state, stored_winograd, write_state
 from fasttrain.training.trackers import check_trackers, open_trackers
 from fasttrain.training.validation import MAIN, Validation
 
@@ -80,7 +82,8 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         # A dictionary with a NaN would not equal itself.
         stands = state and (state["position"]["epoch"], state["position"]["step"])
         require_agreement({"configuration": settings.model_dump(), "saved state": stands})
-        with Trainer(settings, device, folder, begins=state is None) as trainer:
+        winograd = None if state is None else stored_winograd(state)
+        with Trainer(settings, device, folder, begins=state is None, winograd=winograd) as trainer:
             require_agreement({"data set": trainer.data_fingerprints})
             if state is not None:
                 trainer.restore(state)
@@ -110,7 +113,14 @@ def _state_to_resume(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
 class Trainer:
     """One run: owns the loaders, the model and the run's folder. A context manager."""
 
-    def __init__(self, settings: TrainSettings, device: torch.device, folder: RunFolder, begins: bool = True) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        device: torch.device,
+        folder: RunFolder,
+        begins: bool = True,
+        winograd: Mapping[str, Passes] | None = None,
+    ) -> None:
         self.settings, self.device, self.folder = settings, device, folder
         self.position = Position()
         self.progress = EpochProgress(0, 0, LaggedLoss(device))
@@ -132,7 +142,7 @@ class Trainer:
         self.best_rule = self._best_rule()
         self.table = self._table()
         self.stepper = make_stepper(
-            settings, device, self.num_classes, self.eval_view, self.train_loader, self.table, begins
+            settings, device, self.num_classes, self.eval_view, self.train_loader, self.table, begins, winograd
         )
 
     def __enter__(self) -> "Trainer":

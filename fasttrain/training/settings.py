@@ -149,6 +149,9 @@ class TrainSettings(Settings):
         compile: mode of torch.compile, which takes a minute or more at the start. It compiles the model; loss, clipping
             and optimizer stay outside. ``reduce-overhead`` and ``max-autotune`` replay the model's passes as CUDA
             graphs, whose gradients cannot be added up (torch issue 169545), so not with `micro_batch`.
+        winograd: convolutions of 3 x 3 on a CPU in float32 may go by Winograd's way, with fewer operations. ``auto``
+            measures before the first step which of them gain by it (so that two runs may differ in the last bits; one
+            that is resumed keeps what was chosen); shell patterns of their names (``layer1.*``) choose; ``off``.
         micro_batch: images that pass through the model at a time, where a batch is too large for the memory.
         grad_checkpointing: compute activations anew in the backward pass: less memory, a third more time.
         freeze: shell patterns of parameter names that do not learn (``stem.*``).
@@ -200,6 +203,7 @@ class TrainSettings(Settings):
     channels_last: bool = True
     tf32: bool = True
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    winograd: Literal["auto", "off"] | tuple[str, ...] = "auto"
     micro_batch: int | None = Field(default=None, ge=1)
     grad_checkpointing: bool = False
     freeze: tuple[str, ...] = ()

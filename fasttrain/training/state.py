@@ -15,6 +15,7 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import is_main, rank, world_size
 from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import save_state
+from fasttrain.models.winograd import Passes, winograd_passes
 from fasttrain.training.loop import EpochProgress
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.stepper import Stepper
@@ -112,9 +113,15 @@ def write_state(
         "swa": stepper.swa.state_dict() if stepper.swa is not None else None,
         "ema": stepper.ema.state_dict() if stepper.ema is not None else None,
         "loader": loader.state_dict(),
+        "winograd": {name: list(passes) for name, passes in winograd_passes(stepper.module).items()},
         "ranks": ranks,
     }
     save_state(path, state)
+
+
+def stored_winograd(state: dict[str, Any]) -> dict[str, Passes]:
+    """The convolutions that took Winograd's way; none in runs that were saved before there was the choice."""
+    return {name: Passes(*passes) for name, passes in state.get("winograd", {}).items()}
 
 
 def restore_state(

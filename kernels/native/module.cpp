@@ -12,6 +12,7 @@
 #include "jpeg_transcode.h"
 #include "loading_module.h"
 #include "score_module.h"
+#include "winograd_module.h"
 
 namespace py = pybind11;
 
@@ -98,4 +99,5 @@ PYBIND11_MODULE(_native, module) {
   fasttrain::bind_indexed(module);
   fasttrain::bind_augment(module);
   fasttrain::bind_scores(module);
+  fasttrain::bind_winograd(module);
 }

@@ -1,0 +1,157 @@
+"""Convolutions of 3 x 3 that take Winograd's way on a CPU (see `fasttrain.kernels.winograd`), and torch's elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fasttrain.kernels import winograd
+
+
+class Passes(NamedTuple):
+    """Which passes of a convolution go by Winograd's way: forward, the gradient by the input, that by the weights."""
+
+    forward: bool = True
+    input: bool = True
+    weight: bool = True
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A convolution of 3 x 3 with stride 1, padding 1 and one group; parameters and their names are `nn.Conv2d`'s.
+
+    Dense float32 tensors on a CPU take the passes that `passes` names by Winograd's way. All else, autocast, and
+    what records, compiles or transforms the model, takes torch's own convolution.
+    """
+
+    passes = Passes()
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not _fits(input, weight):
+            return super()._conv_forward(input, weight, bias)
+        out: Tensor = _Convolution.apply(input, weight, bias, self.passes)
+        return out
+
+
+def is_suitable(module: nn.Module) -> bool:
+    """Whether a module is a plain convolution whose place a `WinogradConv2d` can take."""
+    return (
+        type(module) is nn.Conv2d
+        and (module.kernel_size, module.stride, module.dilation) == ((3, 3), (1, 1), (1, 1))
+        and (module.padding, module.padding_mode, module.groups) == ((1, 1), "zeros", 1)
+    )
+
+
+def use_winograd(model: nn.Module, chosen: Mapping[str, Passes]) -> None:
+    """Turn convolutions of `model` into `WinogradConv2d`, in place: parameters, hooks and names stay.
+
+    Args:
+        chosen: passes by names of suitable modules; names that the model has not are left out.
+    """
+    for name, module in model.named_modules():
+        if name in chosen and is_suitable(module):
+            module.__class__ = WinogradConv2d
+            module.passes = chosen[name]  # type: ignore[assignment]
+
+
+def winograd_passes(model: nn.Module) -> dict[str, Passes]:
+    """The convolutions of a model that take Winograd's way, by name."""
+    return {name: module.passes for name, module in model.named_modules() if isinstance(module, WinogradConv2d)}
+
+
+def _fits(images: Tensor, weight: Tensor) -> bool:
+    return (
+        type(images) is Tensor
+        and images.device.type == weight.device.type == "cpu"
+        and images.dtype == weight.dtype == torch.float32
+        and images.layout == torch.strided
+        and images.dim() == 4
+        and images.numel() > 0
+        and winograd.native_there()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def convolve(images: Tensor, weight: Tensor) -> Tensor:
+    """(N, K, H, W) channels-last of images (N, C, H, W) and a weight (K, C, 3, 3) that `WinogradConv2d` takes."""
+    images = _by_pixels(images)
+    out = _like(images, len(weight))
+    winograd.convolve(_pixels(images), _values(weight), out=_pixels(out), threads=torch.get_num_threads())
+    return out
+
+
+def gradient_by_images(gradient: Tensor, weight: Tensor) -> Tensor:
+    """(N, C, H, W) channels-last, from the gradient by the outputs (N, K, H, W)."""
+    gradient = _by_pixels(gradient)
+    out = _like(gradient, weight.shape[1])
+    winograd.input_gradient(_pixels(gradient), _values(weight), out=_pixels(out), threads=torch.get_num_threads())
+    return out
+
+
+def gradient_by_weight(gradient: Tensor, images: Tensor, weight: Tensor) -> Tensor:
+    """(K, C, 3, 3) in the layout of the weight, from the gradient by the outputs and the images."""
+    gradient, images, out = _by_pixels(gradient), _by_pixels(images), torch.empty_like(weight)
+    winograd.weight_gradient(_pixels(images), _pixels(gradient), out=_values(out), threads=torch.get_num_threads())
+    return out
+
+
+def direct_gradients(
+    gradient: Tensor, images: Tensor, weight: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Torch's gradients by images, weight and bias, each None unless `wanted`."""
+    ones = [1, 1]
+    found = torch.ops.aten.convolution_backward(
+        gradient, images, weight, [len(weight)], ones, ones, ones, False, [0, 0], 1, list(wanted)
+    )
+    by_images, by_weight, by_bias = (one if asked else None for one, asked in zip(found, wanted, strict=True))
+    return by_images, by_weight, by_bias
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, passes: Passes) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.passes = passes
+        if not passes.forward:
+            return F.conv2d(images, weight, bias, padding=1)
+        out = convolve(images, weight)
+        return out if bias is None else out.add_(bias[:, None, None])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        images, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled() or not _fits(gradient, weight):  # the gradient is to be derived again
+            return (*direct_gradients(gradient, images, weight, wanted), None)
+        own = (wanted[0] and ctx.passes.input, wanted[1] and ctx.passes.weight, False)
+        rest = [asked and not mine for asked, mine in zip(wanted, own, strict=True)]
+        by_images, by_weight, by_bias = (
+            direct_gradients(gradient, images, weight, rest) if any(rest) else (None, None, None)
+        )
+        if own[0]:
+            by_images = gradient_by_images(gradient, weight)
+        if own[1]:
+            by_weight = gradient_by_weight(gradient, images, weight)
+        return by_images, by_weight, by_bias, None
+
+
+def _by_pixels(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _like(images: Tensor, channels: int) -> Tensor:
+    shape = (images.shape[0], channels, *images.shape[2:])
+    return torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
+
+
+def _pixels(images: Tensor) -> Any:
+    """(N, H, W, C) of a channels-last (N, C, H, W), the same memory."""
+    return _values(images).transpose(0, 2, 3, 1)
+
+
+def _values(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()
