@@ -62,7 +62,9 @@ def winograd_passes(model: nn.Module) -> dict[str, Passes]:
 
 def _fits(images: Tensor, weight: Tensor) -> bool:
     return (
-        type(images) is Tensor
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # before anything that it would record
+        and type(images) is Tensor
         and images.device.type == weight.device.type == "cpu"
         and images.dtype == weight.dtype == torch.float32
         and images.layout == torch.strided
@@ -70,8 +72,6 @@ def _fits(images: Tensor, weight: Tensor) -> bool:
         and images.numel() > 0
         and winograd.native_there()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-        and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
 
