@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fasttrain.base.errors import ConfigError, StoppedError
+from fasttrain.base.errors import ConfigError, TrainingError
 from fasttrain.kernels import winograd as kernels
 from fasttrain.models.checkpoint import load_state, save_state
 from fasttrain.models.weights import read_state_dict
@@ -63,7 +63,7 @@ def test_small_layers_are_not_measured(measured, monkeypatch):
 def test_names_choose_without_a_measurement(measured):
     assert choose_winograd(network(), ("0", "[3-9]"), 4, 10, BY_PIXELS) == {"0": Passes(), "3": Passes()}
     assert not measured
-    with pytest.raises(ConfigError, match="winograd 'conv1' is no convolution of 3 x 3 .* those are 0, 2, 3"):
+    with pytest.raises(ConfigError, match=r"winograd 'conv1' is no convolution of 3 x 3 .* those are 0, 2, 3"):
         choose_winograd(network(), ("conv1",), 4, 10, BY_PIXELS)
 
 
@@ -96,13 +96,13 @@ def test_a_run_says_what_it_chose_and_keeps_to_it_when_it_is_resumed(
     def stop_after_five(self, *arguments):
         nonlocal step
         if step == 5:
-            raise StoppedError("enough")
+            raise TrainingError("enough")
         step += 1
         return real(self, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(Stepper, "step", stop_after_five)
-        with pytest.raises(StoppedError):
+        with pytest.raises(TrainingError, match="enough"):
             train(stopped)
     stored = load_state(Path(stopped.out) / STATE)["winograd"]
     assert len(stored) == 6
