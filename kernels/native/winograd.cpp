@@ -14,10 +14,10 @@ namespace {
 
 constexpr std::size_t kLine = 16;  // floats of a cache line
 constexpr int kAllPoints = kPoints * kPoints;
-constexpr std::size_t kBlockFloats = std::size_t{1} << 17;  // of a block at its points, what level 2 holds beside the weights
-constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;    // of a block
-constexpr std::size_t kPartialFloats = std::size_t{5} << 20;  // of all partial weight gradients together
-constexpr std::size_t kMostParts = 16;
+constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;         // of a block that one thread works on
+constexpr std::size_t kLeastSharedTiles = 48, kMostSharedTiles = 144;  // of one that all work on
+constexpr std::size_t kTilesAtOnce = 4, kInputsAtOnce = 48;            // that a thread takes of the latter
+constexpr std::size_t kWeightFloats = std::size_t{3} << 20;  // at their points, at a time: what level 3 holds
 
 // Memory that a thread keeps from call to call: fresh pages would cost more than some of the steps.
 class Scratch {
@@ -140,15 +140,8 @@ struct Points {
   static std::size_t per_point(std::size_t channels, std::size_t tiles) { return tiles * row_stride(channels) + kLine; }
 };
 
-// Calls work(point, rows) for all points that have rows.
-template <class Work>
-void for_each_point(const Grid& grid, const std::size_t (&rows)[2][2], const Work& work) {
-  for (int p = 0; p < kPoints; ++p) {
-    for (int q = 0; q < kPoints; ++q) {
-      const std::size_t count = rows[grid.lacks_down(p)][grid.lacks_right(q)];
-      if (count > 0) work(p * kPoints + q, count);
-    }
-  }
+std::size_t rows_at(const Grid& grid, const std::size_t (&rows)[2][2], int point) {
+  return rows[grid.lacks_down(point / kPoints)][grid.lacks_right(point % kPoints)];
 }
 
 // Addresses of a tile's inputs, those of the padding being `zeros`.
@@ -176,20 +169,36 @@ void output_rows(const Grid& grid, const Tile& tile, Value* images, std::size_t 
   }
 }
 
-std::size_t tiles_of_block(std::size_t inputs, std::size_t outputs) {
-  const std::size_t fitting = kBlockFloats / (kAllPoints * (inputs + outputs));
-  return std::clamp(fitting / 6 * 6, kLeastTiles, kMostTiles);
+// Each block reads the weights at their points, or reads and writes their gradients, and each tile its rows: both cost the
+// same with as many tiles as channels, were there as many of both kinds. More would not stay in the caches.
+std::size_t tiles_of_block(std::size_t inputs, std::size_t outputs, std::size_t least, std::size_t most) {
+  return std::clamp(inputs * outputs / (inputs + outputs) * 3 / 4 / 6 * 6, least, most);
 }
 
-void transform_inputs(const WinogradKernels& kernels, const Grid& grid, const std::vector<Tile>& tiles,
-                      const float* images, std::size_t channels, const float* zeros, const Points& to) {
+void transform_input(const WinogradKernels& kernels, const Grid& grid, const Tile& tile, const float* images,
+                     std::size_t channels, const float* zeros, const Points& to) {
   const float* inputs[kAllPoints];
   float* rows[kAllPoints];
-  for (const Tile& tile : tiles) {
-    input_rows(grid, tile, images, channels, zeros, inputs);
-    to.rows(grid, tile, rows);
-    kernels.input_tile(inputs, rows, tile.shape, channels);
-  }
+  input_rows(grid, tile, images, channels, zeros, inputs);
+  to.rows(grid, tile, rows);
+  kernels.input_tile(inputs, rows, tile.shape, channels);
+}
+
+void transform_gradient(const WinogradKernels& kernels, const Grid& grid, const Tile& tile, const float* gradients,
+                        std::size_t channels, const Points& to) {
+  const float* outputs[kMostOutputs * kMostOutputs];
+  float* rows[kAllPoints];
+  output_rows(grid, tile, gradients, channels, outputs);
+  to.rows(grid, tile, rows);
+  kernels.gradient_tile(outputs, rows, tile.shape, channels);
+}
+
+void transform_output(const WinogradKernels& kernels, const Grid& grid, const Tile& tile, const Points& from,
+                      float* images, std::size_t all_channels, std::size_t channels) {
+  float *rows[kAllPoints], *outputs[kMostOutputs * kMostOutputs];
+  from.rows(grid, tile, rows);
+  output_rows(grid, tile, images, all_channels, outputs);
+  kernels.output_tile(rows, outputs, tile.shape, channels);
 }
 
 }  // namespace
@@ -198,40 +207,36 @@ void winograd_convolve(const ImageBatch& batch, const float* images, const Filte
                        int threads) {
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
-  const std::size_t inputs = weights.inputs, outputs = weights.outputs;
+  const std::size_t inputs = weights.inputs, size = tiles_of_block(inputs, weights.outputs, kLeastTiles, kMostTiles);
   const auto columns = static_cast<std::size_t>(kernels.columns);
-  const std::size_t panel_stride = inputs * columns, panels = (outputs + columns - 1) / columns;
-  const std::size_t point_stride = panels * panel_stride + kLine;
-  float* const u = weight_scratch().floats(kAllPoints * point_stride);
-  constexpr std::size_t kAtOnce = 16;  // input channels
-  on_team((inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
-    for (std::size_t c = job * kAtOnce; c < std::min(inputs, (job + 1) * kAtOnce); ++c) {
-      kernels.weights(weights.data + static_cast<std::ptrdiff_t>(c) * weights.input, weights.down, weights.right,
-                      weights.output, outputs, u + c * columns, point_stride, panel_stride);
-    }
-  });
-
-  const std::size_t size = tiles_of_block(inputs, outputs);
+  const std::size_t panel_floats = inputs * columns;
+  const std::size_t most_panels = std::max<std::size_t>(kWeightFloats / (kAllPoints * panel_floats), 1);
   const std::vector<float> zeros(inputs);
-  on_team((grid.tiles() + size - 1) / size, threads, [&](std::size_t job) {
-    thread_local std::vector<Tile> tiles;
-    std::size_t rows[2][2];
-    grid.list(job * size, std::min(size, grid.tiles() - job * size), tiles, rows);
-    const std::size_t v_floats = Points::floats(inputs, size);
-    float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
-    const Points v = Points::at(memory, inputs, size), m = Points::at(memory + v_floats, outputs, size);
-    transform_inputs(kernels, grid, tiles, images, inputs, zeros.data(), v);
-    for_each_point(grid, rows, [&](int point, std::size_t count) {
-      kernels.multiply(v.point(point), v.stride, count, inputs, u + static_cast<std::size_t>(point) * point_stride,
-                       outputs, m.point(point), m.stride);
+  for (std::size_t k = 0; k < weights.outputs; k += most_panels * columns) {
+    const std::size_t outputs = std::min(most_panels * columns, weights.outputs - k);
+    const std::size_t panels = (outputs + columns - 1) / columns, point_stride = panels * panel_floats + kLine;
+    float* const u = weight_scratch().floats(kAllPoints * point_stride);
+    on_team(panels, threads, [&](std::size_t panel) {
+      const std::size_t first = panel * columns;
+      const float* from = weights.data + static_cast<std::ptrdiff_t>(k + first) * weights.steps.output;
+      kernels.weights(from, weights.steps, std::min(columns, outputs - first), inputs, u + panel * panel_floats,
+                      point_stride);
     });
-    float *from[kAllPoints], *to[kMostOutputs * kMostOutputs];
-    for (const Tile& tile : tiles) {
-      m.rows(grid, tile, from);
-      output_rows(grid, tile, out, outputs, to);
-      kernels.output_tile(from, to, tile.shape, outputs);
-    }
-  });
+    on_team((grid.tiles() + size - 1) / size, threads, [&](std::size_t job) {
+      thread_local std::vector<Tile> tiles;
+      std::size_t rows[2][2];
+      grid.list(job * size, std::min(size, grid.tiles() - job * size), tiles, rows);
+      const std::size_t v_floats = Points::floats(inputs, size);
+      float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
+      const Points v = Points::at(memory, inputs, size), m = Points::at(memory + v_floats, outputs, size);
+      for (const Tile& tile : tiles) transform_input(kernels, grid, tile, images, inputs, zeros.data(), v);
+      for (int point = 0; point < kAllPoints; ++point) {
+        kernels.multiply(v.point(point), v.stride, rows_at(grid, rows, point), inputs,
+                         u + static_cast<std::size_t>(point) * point_stride, outputs, m.point(point), m.stride);
+      }
+      for (const Tile& tile : tiles) transform_output(kernels, grid, tile, m, out + k, weights.outputs, outputs);
+    });
+  }
 }
 
 void winograd_weight_gradient(const ImageBatch& batch, const float* images, const float* gradients,
@@ -239,39 +244,38 @@ void winograd_weight_gradient(const ImageBatch& batch, const float* images, cons
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
   const std::size_t inputs = out.inputs, outputs = out.outputs;
-  const std::size_t stride = (outputs + kLine - 1) / kLine * kLine;
-  const std::size_t point_stride = inputs * stride + kLine, part_stride = kAllPoints * point_stride;
-  const std::size_t size = tiles_of_block(inputs, outputs), blocks = (grid.tiles() + size - 1) / size;
-  const std::size_t parts = std::min(std::clamp<std::size_t>(kPartialFloats / part_stride, 2, kMostParts), blocks);
-  float* const sums = weight_scratch().floats(parts * part_stride);
+  const std::size_t stride = (outputs + kLine - 1) / kLine * kLine, point_stride = inputs * stride + kLine;
+  const std::size_t size = tiles_of_block(inputs, outputs, kLeastSharedTiles, kMostSharedTiles);
+  const std::size_t sum_floats = kAllPoints * point_stride, v_floats = Points::floats(inputs, size);
+  float* const sums = weight_scratch().floats(sum_floats + v_floats + Points::floats(outputs, size));
+  const Points v = Points::at(sums + sum_floats, inputs, size);
+  const Points z = Points::at(sums + sum_floats + v_floats, outputs, size);
   const std::vector<float> zeros(inputs);
-  on_team(parts, threads, [&](std::size_t part) {
-    thread_local std::vector<Tile> tiles;
-    float* const sum = sums + part * part_stride;
-    std::memset(sum, 0, part_stride * sizeof(float));
-    const std::size_t v_floats = Points::floats(inputs, size);
-    float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
-    const Points v = Points::at(memory, inputs, size), z = Points::at(memory + v_floats, outputs, size);
-    for (std::size_t block = part * blocks / parts; block < (part + 1) * blocks / parts; ++block) {
-      std::size_t rows[2][2];
-      grid.list(block * size, std::min(size, grid.tiles() - block * size), tiles, rows);
-      transform_inputs(kernels, grid, tiles, images, inputs, zeros.data(), v);
-      const float* from[kMostOutputs * kMostOutputs];
-      float* to[kAllPoints];
-      for (const Tile& tile : tiles) {
-        output_rows(grid, tile, gradients, outputs, from);
-        z.rows(grid, tile, to);
-        kernels.gradient_tile(from, to, tile.shape, outputs);
+  std::vector<Tile> tiles;
+  const std::size_t pieces = (inputs + kInputsAtOnce - 1) / kInputsAtOnce;
+  for (std::size_t first = 0; first < grid.tiles(); first += size) {
+    std::size_t rows[2][2];
+    grid.list(first, std::min(size, grid.tiles() - first), tiles, rows);
+    on_team((tiles.size() + kTilesAtOnce - 1) / kTilesAtOnce, threads, [&](std::size_t job) {
+      const std::size_t end = std::min(tiles.size(), (job + 1) * kTilesAtOnce);
+      for (std::size_t i = job * kTilesAtOnce; i < end; ++i) {
+        transform_input(kernels, grid, tiles[i], images, inputs, zeros.data(), v);
+        transform_gradient(kernels, grid, tiles[i], gradients, outputs, z);
       }
-      for_each_point(grid, rows, [&](int point, std::size_t count) {
-        kernels.add_products(v.point(point), v.stride, z.point(point), z.stride, count, inputs, outputs,
-                             sum + static_cast<std::size_t>(point) * point_stride, stride);
-      });
-    }
-  });
-  on_team(inputs, threads, [&](std::size_t c) {
-    kernels.weight_gradient(sums + c * stride, parts, part_stride, point_stride, outputs,
-                            out.data + static_cast<std::ptrdiff_t>(c) * out.input, out.down, out.right, out.output);
+    });
+    on_team(kAllPoints * pieces, threads, [&](std::size_t job) {
+      const int point = static_cast<int>(job / pieces);
+      const std::size_t c = job % pieces * kInputsAtOnce;
+      kernels.add_products(v.point(point) + c, v.stride, z.point(point), z.stride, rows_at(grid, rows, point),
+                           std::min(kInputsAtOnce, inputs - c), outputs,
+                           sums + static_cast<std::size_t>(point) * point_stride + c * stride, stride, first == 0);
+    });
+  }
+  constexpr std::size_t kAtOnce = 8;
+  on_team((inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
+    const std::size_t c = job * kAtOnce;
+    kernels.weight_gradient(sums + c * stride, point_stride, stride, std::min(kAtOnce, inputs - c), outputs,
+                            out.data + static_cast<std::ptrdiff_t>(c) * out.steps.input, out.steps);
   });
 }
 

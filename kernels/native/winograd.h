@@ -11,6 +11,8 @@
 
 #include <cstddef>
 
+#include "winograd_kernels.h"
+
 namespace fasttrain {
 
 // Images or their gradients, (images, height, width, channels) without gaps.
@@ -18,12 +20,12 @@ struct ImageBatch {
   std::size_t images, height, width;
 };
 
-// Weights (outputs, inputs, 3, 3): a value's address is data + k * output + c * input + i * down + j * right.
+// Weights (outputs, inputs, 3, 3).
 template <class Value>
 struct Filters {
   Value* data;
   std::size_t outputs, inputs;
-  std::ptrdiff_t output, input, down, right;
+  Steps steps;
 };
 
 // Each output depends on its own tile alone: results are the same bits with any number of threads.
@@ -31,7 +33,8 @@ struct Filters {
 void winograd_convolve(const ImageBatch& batch, const float* images, const Filters<const float>& weights, float* out,
                        int threads);
 
-// Partial sums are those of parts of the batch whose number depends on the shapes alone, added in order.
+// Blocks of tiles, whose size depends on the shapes alone, are added up in order: again the same bits with any number of
+// threads, which share each block.
 void winograd_weight_gradient(const ImageBatch& batch, const float* images, const float* gradients,
                               const Filters<float>& out, int threads);
 

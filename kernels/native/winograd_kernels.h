@@ -22,6 +22,11 @@ struct TileShape {
   int rows, columns;
 };
 
+// Distances between values of weights (outputs, inputs, 3, 3).
+struct Steps {
+  std::ptrdiff_t output, input, down, right;
+};
+
 // Rows (of `channels` floats) by places of a tile, in rows of kPoints for points and inputs, of kMostOutputs for outputs.
 // Only those are there that the tile's shape has; points are counted as in kPointsOf. Rows at points may be written, and
 // are readable, up to the next multiple of the width.
@@ -34,20 +39,19 @@ struct WinogradKernels {
   void (*gradient_tile)(const float* const* gradients, float* const* points, TileShape shape, std::size_t channels);
   // y = A^T M A.
   void (*output_tile)(const float* const* points, float* const* outputs, TileShape shape, std::size_t channels);
-  // U = G g G^T of one input channel: g[i][j] lies at `from + i * down + j * right`, output channels `step` apart; U at
-  // `to + point * point_stride`, in panels `panel_stride` apart.
-  void (*weights)(const float* from, std::ptrdiff_t down, std::ptrdiff_t right, std::ptrdiff_t step,
-                  std::size_t outputs, float* to, std::size_t point_stride, std::size_t panel_stride);
-  // g = G^T (sum of U) G of one input channel; U in rows of output channels, `parts` of them `part_stride` apart.
-  void (*weight_gradient)(const float* from, std::size_t parts, std::size_t part_stride, std::size_t point_stride,
-                          std::size_t outputs, float* to, std::ptrdiff_t down, std::ptrdiff_t right,
-                          std::ptrdiff_t step);
+  // U = G g G^T of the first `outputs` of a panel and all inputs: g[i][j] of output k and input c lies at
+  // `from + k * output + c * input + i * down + j * right`, U at `to + point * point_stride` as (inputs, columns).
+  void (*weights)(const float* from, const Steps& steps, std::size_t outputs, std::size_t inputs, float* to,
+                  std::size_t point_stride);
+  // g = G^T U G of some inputs, where U is (inputs, outputs) at each point, in rows that lie `stride` apart.
+  void (*weight_gradient)(const float* from, std::size_t point_stride, std::size_t stride, std::size_t inputs,
+                          std::size_t outputs, float* to, const Steps& steps);
   // out (rows, outputs) = v (rows, inputs) u, where u lies in panels of (inputs, columns).
   void (*multiply)(const float* v, std::size_t v_stride, std::size_t rows, std::size_t inputs, const float* u,
                    std::size_t outputs, float* out, std::size_t out_stride);
-  // out (inputs, outputs) += v (rows, inputs)^T z (rows, outputs).
+  // out (inputs, outputs) = v (rows, inputs)^T z (rows, outputs), added to what is there unless it `begins`.
   void (*add_products)(const float* v, std::size_t v_stride, const float* z, std::size_t z_stride, std::size_t rows,
-                       std::size_t inputs, std::size_t outputs, float* out, std::size_t out_stride);
+                       std::size_t inputs, std::size_t outputs, float* out, std::size_t out_stride, bool begins);
 };
 
 const WinogradKernels& winograd_kernels(Simd level);

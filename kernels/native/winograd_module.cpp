@@ -37,8 +37,10 @@ Filters<Value> filters_of(const Floats& weights, Value* data) {
     steps[i] = weights.strides(i) / static_cast<py::ssize_t>(sizeof(float));
     require(steps[i] * static_cast<py::ssize_t>(sizeof(float)) == weights.strides(i));
   }
-  return {data,     static_cast<std::size_t>(weights.shape(0)), static_cast<std::size_t>(weights.shape(1)),
-          steps[0], steps[1], steps[2], steps[3]};
+  return {data,
+          static_cast<std::size_t>(weights.shape(0)),
+          static_cast<std::size_t>(weights.shape(1)),
+          {steps[0], steps[1], steps[2], steps[3]}};
 }
 
 void convolve(const Floats& images, const Floats& weights, Floats& out, int threads) {
