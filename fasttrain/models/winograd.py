@@ -52,7 +52,7 @@ def use_winograd(model: nn.Module, chosen: Mapping[str, Passes]) -> None:
     for name, module in model.named_modules():
         if name in chosen and is_suitable(module):
             module.__class__ = WinogradConv2d
-            module.passes = chosen[name]  # type: ignore[assignment]
+            module.passes = chosen[name]
 
 
 def winograd_passes(model: nn.Module) -> dict[str, Passes]:

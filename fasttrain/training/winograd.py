@@ -4,7 +4,7 @@ That is found out before the first step.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -94,7 +94,7 @@ def choose_winograd(
     return agreed
 
 
-def apply_winograd(model: nn.Module, chosen: dict[str, Passes]) -> None:
+def apply_winograd(model: nn.Module, chosen: Mapping[str, Passes]) -> None:
     """Have convolutions take the chosen way, and say so."""
     suitable = sum(map(is_suitable, model.modules()))
     use_winograd(model, chosen)
