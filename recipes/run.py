@@ -20,7 +20,7 @@ from fasttrain.recipes.command import StageCommand, command_of
 from fasttrain.recipes.graph import Stage, after, before
 from fasttrain.recipes.hashing import stage_key
 from fasttrain.recipes.kinds import RESULT
-from fasttrain.recipes.launch import Running, command_line, end_leftovers, start
+from fasttrain.recipes.launch import Running, command_line, end_leftovers, last_words, start
 from fasttrain.recipes.references import StageOutput, outputs_in
 from fasttrain.recipes.resources import Machine, gpus_of, processes_of
 from fasttrain.recipes.state import LOG, Record, WorkFolder, now
@@ -249,7 +249,7 @@ class Runner:
             except (ConfigError, OSError) as error:
                 reason = str(error)
         else:
-            reason = running.last_words()
+            reason = last_words(running.folder / LOG)
         if self._signal is not None:
             self.result.states[stage.name] = INTERRUPTED
             running.attempt.interrupted = True
