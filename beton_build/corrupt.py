@@ -38,8 +38,9 @@ def corrupt(
     """Choose a long-tailed subset and give a share of it wrong labels.
 
     Of class c of C, in their order, ``most * imbalance ** (-c / (C - 1))`` samples are left (Cui et al.,
-    "Class-balanced loss", CVPR 2019). With probability `noise` a label becomes one of the other classes, each as likely (symmetric
-    noise). What happens to a sample depends on its id and the seed, and for the subset on the other ids of its class.
+    "Class-balanced loss", CVPR 2019). With probability `noise` a label becomes one of the other classes, each as likely
+    (symmetric noise). What happens to a sample depends on its id and the seed, and for the subset on the other ids of
+    its class.
 
     Args:
         samples: labelled ones; those without a label are left out.

@@ -146,7 +146,7 @@ def slurm(
     arguments = [str(opened.path), "--out", str(opened.folder.path)]
     arguments += [word for override in set_ or [] for word in ("--set", override)]
     scripts = write_jobs(opened.stages, to, arguments, machine, sbatch or [])
-    finish({"scripts": len(scripts) - 1, "submit": str(scripts[-1])}, json)
+    finish({"scripts": len(scripts) - 2, "submit": str(scripts[-1])}, json)
 
 
 def _fail(problems: list[str], as_json: bool) -> NoReturn:

@@ -103,6 +103,23 @@ def test_a_failing_stage_costs_only_what_needs_it(recipe, tmp_path):
     assert set(mended["done"]) == {"redistribute", "accuracy", "submission"}
 
 
+def test_a_sweep_does_each_value_under_a_name_that_tells_it(recipe, tmp_path):
+    out = tmp_path / "work"
+    sweep = ("--set", "stages.pseudo.threshold=null", "--set", "stages.pseudo.sweep={threshold: [0.5, 0.9]}")
+    done = run(recipe, out, *sweep, "--until", "pseudo")
+    low, high = (done["results"][f"pseudo[threshold={value}]"]["kept"] for value in (0.5, 0.9))
+    assert low > high
+    assert (out / "stages" / "pseudo,threshold=0.9" / "labels.csv").exists()
+    more = ("--set", "stages.pseudo.threshold=null", "--set", "stages.pseudo.sweep={threshold: [0.5, 0.7]}")
+    assert run(recipe, out, *more, "--until", "pseudo")["done"] == ["pseudo[threshold=0.7]"]
+
+
+def test_stages_that_need_nothing_of_each_other_run_side_by_side(recipe, tmp_path):
+    said = run(recipe, tmp_path / "work", "--jobs", 2, "--until", "ensemble")["said"]
+    told = [line for line in said.splitlines() if line.startswith("tables")]
+    assert [line.split(": ")[1].split()[0] for line in told] == ["started", "started", "done", "done"]
+
+
 def test_an_output_that_is_gone_is_made_again(recipe, tmp_path):
     out = tmp_path / "work"
     run(recipe, out, "--until", "redistribute")
@@ -112,20 +129,24 @@ def test_an_output_that_is_gone_is_made_again(recipe, tmp_path):
     assert finals(out) == before
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "run", str(recipe), "--out", str(out), "--json"]
+def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "run", str(recipe), "--out", str(out)]
+    command += ["--no-report", *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_anywhere_it_ends_in_the_same_files(recipe, tmp_path):
-    run(recipe, tmp_path / "whole")
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 9))])
+def test_killed_anywhere_it_ends_in_the_same_files(recipe, tmp_path, seed):
+    """Whatever is at work then, one stage or two: what is finished is not done again."""
+    jobs = ("--jobs", str(1 + seed % 2))
+    run(recipe, tmp_path / "whole", *jobs)
     whole = finals(tmp_path / "whole")
-    out, rng, kills = tmp_path / "work", random.Random(0), 0
+    out, rng, kills = tmp_path / "work", random.Random(seed), 0
     done_before: dict[str, float] = {}
     while True:
-        process = start(recipe, out)
+        process = start(recipe, out, *jobs)
         try:
-            process.wait(rng.uniform(1.0, 4.0) if kills < 6 else None)
+            process.wait(rng.uniform(0.5, 3.5) if kills < 6 else None)
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1

@@ -94,12 +94,17 @@ class RecipeView:
 
     @cached_property
     def rounds(self) -> tuple[str, list[str]] | None:
-        """The axis along which stages need earlier ones, and its labels in order; None where there is none."""
+        """The axis along which stages need themselves of earlier labels, and its labels in order; None without one."""
+        steps: dict[str, set[tuple[str, str]]] = {}
         for stage in self.stages:
-            for axis, label in stage.axes.items():
-                others = (self.by_name[name].axes.get(axis, label) for name in self.before(stage))
-                if any(other != label for other in others):
-                    return axis, list(dict.fromkeys(one.axes[axis] for one in self.stages if axis in one.axes))
+            for other in (self.by_name[name] for name in self.before(stage)):
+                if other.template == stage.template:
+                    for axis, label in stage.axes.items():
+                        steps.setdefault(axis, set()).add((other.axes[axis], label))
+        for axis, pairs in steps.items():
+            moves = {(one, other) for one, other in pairs if one != other}
+            if moves and not any((other, one) in moves for one, other in moves):  # models teach each other both ways
+                return axis, list(dict.fromkeys(one.axes[axis] for one in self.stages if axis in one.axes))
         return None
 
     def round_of(self, stage: StageView) -> str | None:
