@@ -359,6 +359,16 @@ def _moved(value: Any, before: str, behind: str) -> Any:
 
 def _figures(result: dict[str, Any]) -> str:
     """The few figures that people look for."""
-    shown = ("samples", "kept", "changed", "top1", "best_top1", "top1_assigned", "top1_before", "top1_after", "macro_f1")
+    shown = (
+        "samples",
+        "kept",
+        "changed",
+        "top1",
+        "best_top1",
+        "top1_assigned",
+        "top1_before",
+        "top1_after",
+        "macro_f1",
+    )
     found = [f"{key} {result[key]:.4g}" for key in shown if isinstance(result.get(key), int | float)]
     return f" ({', '.join(found)})" if found else ""

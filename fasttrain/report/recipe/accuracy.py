@@ -7,7 +7,7 @@ from fasttrain.base.runs import RunFolder
 from fasttrain.report.figures import colours, draw_svg, short_name, training_curves
 from fasttrain.report.page import Block, Figure, Section, Table, Text
 from fasttrain.report.recipe.measured import Gain, Measure
-from fasttrain.report.recipe.views import RecipeView, StageView, readable_time
+from fasttrain.report.recipe.views import RecipeView, StageView, readable_time, spaced
 from fasttrain.report.tables import percent
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def accuracy_section(view: RecipeView, found: Sequence[Measure], gains: Sequence
 def _by_round(view: RecipeView, found: Sequence[Measure]) -> dict[str, dict[str, float]]:
     """Top-1 of the labels that count, by round, of each table or model that is there for several."""
     series: dict[str, dict[str, float]] = {}
-    several_sets = len({one.labels for one in found}) > 1
     for one in found:
+        several_sets = len({other.labels for other in found if other.stage == one.stage}) > 1
         stage = view.by_name[one.stage]
         label = view.round_of(stage)
         if view.rounds is None or label is None:
             continue
-        others = ", ".join(value for key, value in stage.axes.items() if key != view.rounds[0])
-        name = " ".join([stage.template, others, *([one.labels] if several_sets else [])]).strip()
+        others = [value for key, value in stage.axes.items() if key != view.rounds[0]]
+        name = " ".join([stage.template, *others, *([one.labels] if several_sets else [])])
         series.setdefault(name, {})[label] = one.final
     return series
 
@@ -69,8 +69,8 @@ def _round_figure(rounds: tuple[str, list[str]], series: Mapping[str, Mapping[st
 def _accuracy_table(found: Sequence[Measure]) -> Table:
     rows = [
         [
-            one.stage,
-            one.labels,
+            spaced(one.stage),
+            spaced(one.labels),
             f"{one.samples:,}",
             percent(one.top1),
             percent(one.top1_assigned),
@@ -78,24 +78,34 @@ def _accuracy_table(found: Sequence[Measure]) -> Table:
         ]
         for one in found
     ]
-    best = [place for place, one in enumerate(found) if one.final == max(other.final for other in found)]
-    columns = ["what", "true labels from", "samples", "top-1 of argmax", "top-1 re-distributed", "macro F1"]
+    highest: dict[str, float] = {}
+    for one in found:
+        highest[one.labels] = max(one.final, highest.get(one.labels, 0.0))
+    best = [place for place, one in enumerate(found) if one.final == highest[one.labels]]
+    columns = ["top-1 of", "true labels from", "samples", "argmax", "re-distributed", "macro F1"]
     caption = (
         "What the recipe's `evaluate` stages measured. True labels of target sets are read by those stages alone; "
-        "the figures are shown here, and nothing was chosen by them. The best row is stressed."
+        "the figures are shown here, and nothing was chosen by them. The best row of each labels' is stressed."
     )
     return Table(columns, rows, caption, best, left=2)
 
 
 def _gain_table(gains: Sequence[Gain]) -> Table:
     rows = [
-        [one.step, one.stage, one.against, one.note, percent(one.before), percent(one.after), points(one.gain)]
+        [
+            one.step + (f" ({one.note})" if one.note else ""),
+            spaced(one.stage),
+            spaced(one.against),
+            percent(one.before),
+            percent(one.after),
+            points(one.gain),
+        ]
         for one in gains
     ]
     caption = (
         "What each step added, in percentage points of top-1, wherever both sides were measured by the same labels."
     )
-    return Table(["step", "of", "against", "", "before", "after", "added"], rows, caption, left=4)
+    return Table(["step", "of", "against", "before", "after", "added"], rows, caption, left=3)
 
 
 def points(gain: float) -> str:
@@ -145,7 +155,7 @@ def training_section(view: RecipeView) -> Section | None:
         runs = {name: run for name, run in runs.items() if name in last}
     records = {name: run.read_metrics() for name, run in list(runs.items())[-MAX_CURVES:]}
     if any(records.values()):
-        shown = "Curves of the runs" + (" of the last round." if len(rows) > len(records) else ".")
+        shown = "Curves of the runs" + (" of the last round." if len(runs) < len(view.of_kind("train")) else ".")
         blocks.insert(0, training_curves({_shortened(name): lines for name, lines in records.items()}, shown))
     return Section("Training", blocks)
 
@@ -160,7 +170,7 @@ def _training_row(stage: StageView) -> list[str]:
     result = stage.result
     rate = result.get("images_per_s")
     return [
-        stage.name,
+        spaced(stage.name),
         readable_time(stage.seconds),
         str(result.get("epochs", "–")),
         "–" if rate is None else f"{rate:,.0f}",

@@ -45,7 +45,7 @@ class Box:
         alike = [
             (key, label) for key, label in first.axes.items() if all(one.axes[key] == label for one in self.stages)
         ]
-        values = ", ".join(label if len(label) > 2 else f"{key} {label}" for key, label in alike)
+        values = ", ".join(f"{key} {label}" if len(alike) == 1 and len(label) < 3 else label for key, label in alike)
         seconds = sum(stage.seconds for stage in self.stages)
         told = readable_time(seconds) if self.state == DONE else self.state
         return [short_name(first.template) + count, values, told]

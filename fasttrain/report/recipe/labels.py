@@ -15,7 +15,7 @@ from fasttrain.report.figures import label_counts
 from fasttrain.report.page import Block, Grid, Picture, Section, Table, Text
 from fasttrain.report.pictures import thumbnail
 from fasttrain.report.recipe.measured import prior_of
-from fasttrain.report.recipe.views import RecipeView, StageView
+from fasttrain.report.recipe.views import RecipeView, StageView, spaced
 from fasttrain.report.score_figures import ranked_counts
 from fasttrain.report.scores import MAX_BARS
 from fasttrain.report.tables import percent
@@ -33,7 +33,7 @@ def redistribution_section(view: RecipeView) -> Section | None:
         return None
     rows = [
         [
-            stage.name,
+            spaced(stage.name),
             prior_of(stage),
             f"{stage.result['changed']:,} ({percent(stage.result['changed'] / stage.result['samples'])})",
             _or_dash(stage.result.get("count_min")),
@@ -82,7 +82,7 @@ def pseudo_section(view: RecipeView) -> Section | None:
             caption = f"{stage.name}: {len(moved):,} labels differ from those of {earlier.name}"
             grids += _grid(view, stage, [moved[row] for row in _drawn(np.arange(len(moved)))], caption)
         share = percent(stage.result["kept"] / stage.result["samples"])
-        rows.append([stage.name, told if compared else "–", f"{stage.result['kept']:,}", share])
+        rows.append([spaced(stage.name), told if compared else "–", f"{stage.result['kept']:,}", share])
     columns = ["stage", "against the round before", "labels", "share of the samples"]
     blocks: list[Block] = [Table(columns, rows, left=2)]
     for group in _templates(stages):
@@ -140,21 +140,27 @@ def _grid(view: RecipeView, stage: StageView, changes: Sequence[Change], caption
     """Pictures with what became of their labels; a sentence where there are none to be had."""
     if not changes:
         return [Text(f"{caption}.", muted=True)]
-    path = view.pictures_of(stage)
-    if path is None:
-        return [Text(f"{caption}. The samples are in no .beton, so there are no pictures.", muted=True)]
     try:
-        tiles = _tiles(path, changes)
+        tiles = _tiles(view.pictures_of(stage), changes)
     except (FasttrainError, OSError) as error:
         return [Text(f"{caption}. There are no pictures: {error}", muted=True)]
+    if not tiles:
+        return [Text(f"{caption}. The samples are in no .beton, so there are no pictures.", muted=True)]
     return [Grid(tiles, f"{caption}; {len(tiles)} of them.")]
 
 
-def _tiles(path: Path, changes: Sequence[Change]) -> list[Picture]:
-    with BetonReader(path) as reader:
-        wanted = {name for name, _ in changes}
-        rows = {name: row for row, name in enumerate(reader.ids) if name in wanted}
-        return [Picture(thumbnail(reader.image(rows[name])), lines) for name, lines in changes if name in rows]
+def _tiles(paths: Sequence[Path], changes: Sequence[Change]) -> list[Picture]:
+    """A picture of each sample that one of the files holds."""
+    tiles: dict[str, Picture] = {}
+    texts = dict(changes)
+    for path in paths:
+        missing = texts.keys() - tiles.keys()
+        if not missing:
+            break
+        with BetonReader(path) as reader:
+            rows = {name: row for row, name in enumerate(reader.ids) if name in missing}
+            tiles |= {name: Picture(thumbnail(reader.image(row)), texts[name]) for name, row in rows.items()}
+    return [tiles[name] for name, _ in changes if name in tiles]
 
 
 def _or_dash(value: object) -> str:

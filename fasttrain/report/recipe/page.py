@@ -69,7 +69,8 @@ def _graph(view: RecipeView) -> Section:
     facts = {state: str(count) for state, count in states.items()}
     facts["time, stage after stage"] = readable_time(sum(stage.seconds for stage in view.stages))
     if found:
-        facts["best top-1 measured"] = percent(max(one.final for one in found))
+        mostly = Counter(one.labels for one in found).most_common(1)[0][0]
+        facts[f"best top-1 by {mostly}"] = percent(max(one.final for one in found if one.labels == mostly))
     caption = "Each stage below those that it needs; connections that follow from others are left out."
     blocks: list[Block] = [Facts(facts), graph_figure(view, caption)]
     return Section("Graph", blocks)

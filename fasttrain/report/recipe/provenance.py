@@ -4,7 +4,7 @@ import shlex
 from typing import Any
 
 from fasttrain.report.page import Block, Commands, Fold, Section, Table, Text
-from fasttrain.report.recipe.views import RecipeView, StageView, readable_time
+from fasttrain.report.recipe.views import RecipeView, StageView, readable_time, spaced
 from fasttrain.report.runs import flat
 
 DIGITS = 12  # of a hash
@@ -15,7 +15,7 @@ def stages_section(view: RecipeView) -> Section:
     """A row a stage: its state, how long it took, when and where."""
     rows = [
         [
-            stage.name,
+            spaced(stage.name),
             stage.kind,
             stage.state,
             readable_time(stage.seconds) if stage.is_done else "–",
@@ -26,9 +26,7 @@ def stages_section(view: RecipeView) -> Section:
     ]
     table = Table(["stage", "kind", "state", "time", "started", "finished"], rows, left=3)
     blocks: list[Block] = [
-        Text(f"{stage.name} is {stage.state}: {stage.said}")
-        for stage in view.stages
-        if stage.said and not stage.is_done
+        Text(f"{stage.name}, {stage.state}: {stage.said}") for stage in view.stages if stage.said and not stage.is_done
     ]
     return Section("Stages", [*blocks, Fold(f"All {len(rows)} stages", [table])])
 
@@ -36,10 +34,10 @@ def stages_section(view: RecipeView) -> Section:
 def provenance_section(view: RecipeView) -> Section:
     """Variables, versions, and of each stage the command, its settings and the hashes of what went in and out."""
     start = view.start
-    facts = {key: start.get(key) for key in ("command", "started", "host", "platform", "python", "git_revision")}
-    facts |= {f"version of {name}": version for name, version in (start.get("packages") or {}).items()}
-    facts = {key.replace("_", " "): value for key, value in facts.items() if value is not None}
-    blocks: list[Block] = []
+    facts = {key: start.get(key) for key in ("started", "host", "platform", "python", "git_revision")}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (start.get("packages") or {}).items())
+    facts = {key.replace("_", " "): value for key, value in facts.items() if value}
+    blocks: list[Block] = [Commands([str(start["command"])])] if "command" in start else []
     if facts:
         blocks.append(_table(["last run", ""], facts))
     if view.variables:

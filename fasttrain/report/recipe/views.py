@@ -126,15 +126,19 @@ class RecipeView:
         last = {(one.template, *((key, one.axes[key]) for key in one.axes if key != axis)): one for one in stages}
         return list(last.values())
 
-    def pictures_of(self, table: StageView) -> Path | None:
-        """The ``.beton`` whose samples a stage's scores or labels are of; None if it is none, or not there."""
-        for name in [table.name, *(one.name for one in reversed(self.stages) if one.name in self.before(table))]:
-            stage = self.by_name[name]
-            if stage.kind == "predict":
-                paths = [self.by_name[source].outputs[output] for key, source, output in stage.inputs if key == "data"]
-                paths += [Path(path) for path in stage.files.get("data", ())]
-                return paths[0] if paths and paths[0].suffix == ".beton" and paths[0].exists() else None
-        return None
+    def pictures_of(self, table: StageView) -> list[Path]:
+        """The ``.beton`` files whose samples a stage's scores or labels are of, those next to it first."""
+        found: list[Path] = []
+        for stage in reversed(self.stages):
+            if stage.kind == "predict" and stage.name in self.before(table):
+                found += [self.by_name[name].outputs[output] for key, name, output in stage.inputs if key == "data"]
+                found += [Path(path) for path in stage.files.get("data", ())]
+        return [path for path in dict.fromkeys(found) if path.suffix == ".beton" and path.exists()]
+
+
+def spaced(name: str) -> str:
+    """A stage's name as it may stand in narrow columns, broken between its axes."""
+    return name.replace(",", ", ")
 
 
 def readable_time(seconds: float) -> str:
