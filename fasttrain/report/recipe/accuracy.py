@@ -85,7 +85,7 @@ def _accuracy_table(found: Sequence[Measure]) -> Table:
     columns = ["top-1 of", "true labels from", "samples", "argmax", "re-distributed", "macro F1"]
     caption = (
         "What the recipe's `evaluate` stages measured. True labels of target sets are read by those stages alone; "
-        "the figures are shown here, and nothing was chosen by them. The best row of each labels' is stressed."
+        "the figures are shown here, and nothing was chosen by them. The best row by each source of labels is stressed."
     )
     return Table(columns, rows, caption, best, left=2)
 

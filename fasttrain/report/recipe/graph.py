@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FILLS = {DONE: "#d9f2e6", "failed": "#fbd5d5", "unfinished": "#fde3c8", "changed": "#fdf3c8"}
 OTHERS = "#eef0f4"
+WORST = ("failed", "unfinished", "changed")
 MAX_ROW = 6  # boxes beside each other; where there are more, those of one stage of the recipe are drawn as one
 WIDTH, ROW = 10.0, 0.78  # inches
 
@@ -34,8 +35,7 @@ class Box:
     def state(self) -> str:
         """Of all its stages: that of the worst."""
         states = [stage.state for stage in self.stages]
-        bad = [state for state in ("failed", "unfinished", "changed") if state in states]
-        return (bad or [state for state in states if state != DONE] or [DONE])[0]
+        return next((state for state in (*WORST, *states) if state in states and state != DONE), DONE)
 
     @property
     def lines(self) -> list[str]:

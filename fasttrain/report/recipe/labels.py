@@ -38,7 +38,7 @@ def redistribution_section(view: RecipeView) -> Section | None:
             f"{stage.result['changed']:,} ({percent(stage.result['changed'] / stage.result['samples'])})",
             _or_dash(stage.result.get("count_min")),
             _or_dash(stage.result.get("count_max")),
-            {True: "yes", False: "no"}.get(stage.result.get("converged"), "–"),
+            _yes_or_no(stage.result.get("converged")),
         ]
         for stage in stages
     ]
@@ -111,8 +111,8 @@ def cleaning_section(view: RecipeView) -> Section | None:
 
 def _pseudo_labels(view: RecipeView, stage: StageView) -> tuple[list[str], dict[str, int]]:
     """Class names, and the label of each sample."""
-    [source] = view.sources(stage, "table") or [None]
-    path = source.outputs["table"] if source is not None else Path(stage.files["table"][0])
+    made = [source.outputs["table"] for source in view.sources(stage, "table")]
+    path = made[0] if made else Path(stage.files["table"][0])
     classes = ScoreTable.read(path).classes
     return classes, {name: found.label for name, found in read_label_file(stage.outputs["labels"], classes)}
 
@@ -165,3 +165,7 @@ def _tiles(paths: Sequence[Path], changes: Sequence[Change]) -> list[Picture]:
 
 def _or_dash(value: object) -> str:
     return "–" if value is None else f"{value:,}"
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return "–" if value is None else "yes" if value else "no"
