@@ -117,7 +117,7 @@ def test_noisy_cifar10_to_its_end(cifar: Path, tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_pacs_to_its_end(pacs: Path, tmp_path: Path) -> None:
-    models = "models=[{name: a, settings: {model: test_resnet}}, {name: b, settings: {model: test_vit}}]"
+    models = "models=[{name: a, settings: {model: test_resnet}}, {name: b, settings: {model: test_efficientnet}}]"
     sets = (f"data={pacs}", models, "size=32", "epochs=1", "threshold=0.1", "trial={threads: 1}")
     done = run("pacs_rounds", tmp_path / "work", *sets)
     assert json.loads((tmp_path / "work/stages/accuracy,round=3/result.json").read_text())["samples"] == 12
