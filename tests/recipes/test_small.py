@@ -92,6 +92,7 @@ def settings(tmp_path: Path, **values: Any) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_cifar10_to_its_end(cifar: Path, tmp_path: Path) -> None:
     plain = settings(tmp_path, model="test_resnet", size=32, batch_size=16, epochs=1, threads=1)
     done = run("cifar10", tmp_path / "work", f"data={cifar}", f"config={plain}")
