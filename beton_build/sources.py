@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,10 @@ class SampleList:
             self.ignored,
             {name: [values[row] for row in rows] for name, values in self.columns.items()},
         )
+
+    def prefixed(self, prefix: str) -> "SampleList":
+        """The same samples, all ids starting with ``PREFIX/``."""
+        return replace(self, ids=[f"{prefix}/{sample_id}" for sample_id in self.ids])
 
 
 def read_source(

@@ -14,7 +14,7 @@ from fasttrain.recipes.toolbox import Toolbox
 
 SETTINGS = "settings.yaml"
 # The runner's own: how a command answers, where it writes, how it goes on.
-RESERVED = frozenset({"json", "out", "resume", "force", "set", "val_out", "withhold_labels", "kept"})
+RESERVED = frozenset({"json", "out", "resume", "force", "set", "val_out", "withhold_labels", "kept", "truth"})
 File = str | ExternalFile | StageOutput
 Locate = Callable[[StageOutput], str]
 

@@ -190,6 +190,18 @@ KINDS: tuple[Kind, ...] = (
         sized_by="sources",
     ),
     Kind(
+        "corrupt",
+        ("corrupt",),
+        inputs=(
+            Input("sources", _DATA, many=True, required=True, positional=True),
+            Input("classes", (CLASSES, DATASET)),
+        ),
+        outputs=(
+            Output("labels", LABELS, "labels.csv", "--out"),
+            Output("truth", WITHHELD, "truth.csv", "--truth"),
+        ),
+    ),
+    Kind(
         "merge",
         ("merge",),
         inputs=(Input("sources", (DATASET,), many=True, required=True, positional=True),),

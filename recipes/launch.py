@@ -83,15 +83,6 @@ class Running:
                     return value
         return {}
 
-    def last_words(self) -> str:
-        """The last line of the log: mostly the sentence that the command ended with."""
-        with (self.folder / LOG).open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-        words = [line.strip() for line in lines if line.strip()]
-        own = [line for line in words if line.startswith("fasttrain")]
-        return (own or words or ["it said nothing"])[-1]
-
 
 def start(
     stage: Stage, key: str, attempt: Attempt, folder: Path, command: StageCommand, processes: int, gpus: tuple[str, ...]
@@ -116,6 +107,16 @@ def start(
             start_new_session=True,  # Ctrl-C is for the runner, which passes it on once
         )
     return Running(stage, key, attempt, folder, words, gpus, process, _shown=shown)
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log: mostly the sentence that the command ended with."""
+    with log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    words = [line.strip() for line in lines if line.strip()]
+    own = [line for line in words if line.startswith("fasttrain")]
+    return (own or words or ["it said nothing"])[-1]
 
 
 def command_line(arguments: list[str], processes: int, nodes: int) -> list[str]:

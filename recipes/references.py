@@ -8,6 +8,8 @@ from typing import Any
 from fasttrain.base.errors import ConfigError
 
 _EXPRESSION = re.compile(r"\$\{([^{}]*)\}")
+_WITHIN = re.compile(r"\$\{[^{}]*(\$\{[^{}]*\})")
+_WHOLE = re.compile(r"\$\{(?:[^{}]|\$\{[^{}]*\})*\}")
 _REFERENCE = re.compile(r"\s*(?P<name>[A-Za-z_][\w-]*)(?:\[(?P<selection>[^\]]*)\])?(?P<path>(?:\.[\w-]+)*)\s*")
 
 
@@ -90,6 +92,7 @@ def resolve(value: Any, lookup: Lookup) -> Any:
 
     A text that is one reference becomes what this stands for, whatever its type; within a longer text it must be a
     number or a word. A list that a reference stands for is spliced into the list around it. What is absent is left out.
+    A reference within another one is replaced first: ``${sources.${target}}``.
     """
     if isinstance(value, str):
         return _resolve_text(value, lookup)
@@ -101,14 +104,6 @@ def resolve(value: Any, lookup: Lookup) -> Any:
     return value
 
 
-def references_in(value: Any) -> list[Reference]:
-    """All references in `value`, which may be nested."""
-    if isinstance(value, str):
-        return [parse_reference(text) for text in _EXPRESSION.findall(value)]
-    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [reference for entry in entries for reference in references_in(entry)]
-
-
 def outputs_in(value: Any) -> list[StageOutput]:
     """The outputs of stages in a resolved `value`, which may be nested."""
     if isinstance(value, StageOutput):
@@ -118,19 +113,22 @@ def outputs_in(value: Any) -> list[StageOutput]:
 
 
 def _resolve_text(text: str, lookup: Lookup) -> Any:
+    while (within := _WITHIN.search(text)) is not None:
+        text = text[: within.start(1)] + _put_in(within[1], lookup) + text[within.end(1) :]
     whole = _EXPRESSION.fullmatch(text)
     if whole is not None:
         return lookup(parse_reference(whole[1]))
+    return _EXPRESSION.sub(lambda match: _put_in(match[0], lookup), text)
 
-    def put_in(match: re.Match[str]) -> str:
-        value = lookup(parse_reference(match[1]))
-        if isinstance(value, ExternalFile):
-            raise ConfigError(f"{match[0]} in {text!r} is a file; let the file's path or a variable hold the folder")
-        if not isinstance(value, str | int | float):
-            raise ConfigError(f"{match[0]} in {text!r} stands for no number or word; let it stand alone")
-        return str(value)
 
-    return _EXPRESSION.sub(put_in, text)
+def _put_in(expression: str, lookup: Lookup) -> str:
+    """What a reference stands for, as a part of a text."""
+    value = lookup(parse_reference(expression[2:-1]))
+    if isinstance(value, ExternalFile):
+        raise ConfigError(f"{expression} in a text is a file; let the file's path or a variable hold the folder")
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"{expression} in a text stands for no number or word; let it stand alone")
+    return str(value)
 
 
 def _resolve_list(values: list[Any], lookup: Lookup) -> list[Any]:
@@ -139,7 +137,7 @@ def _resolve_list(values: list[Any], lookup: Lookup) -> list[Any]:
         found = resolve(entry, lookup)
         if found is ABSENT:
             continue
-        is_reference = isinstance(entry, str) and _EXPRESSION.fullmatch(entry) is not None
+        is_reference = isinstance(entry, str) and _WHOLE.fullmatch(entry) is not None
         if is_reference and isinstance(found, list):
             result += found
         else:

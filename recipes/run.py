@@ -20,7 +20,7 @@ from fasttrain.recipes.command import StageCommand, command_of
 from fasttrain.recipes.graph import Stage, after, before
 from fasttrain.recipes.hashing import stage_key
 from fasttrain.recipes.kinds import RESULT
-from fasttrain.recipes.launch import Running, command_line, end_leftovers, start
+from fasttrain.recipes.launch import Running, command_line, end_leftovers, last_words, start
 from fasttrain.recipes.references import StageOutput, outputs_in
 from fasttrain.recipes.resources import Machine, gpus_of, processes_of
 from fasttrain.recipes.state import LOG, Record, WorkFolder, now
@@ -249,7 +249,7 @@ class Runner:
             except (ConfigError, OSError) as error:
                 reason = str(error)
         else:
-            reason = running.last_words()
+            reason = last_words(running.folder / LOG)
         if self._signal is not None:
             self.result.states[stage.name] = INTERRUPTED
             running.attempt.interrupted = True
@@ -359,6 +359,16 @@ def _moved(value: Any, before: str, behind: str) -> Any:
 
 def _figures(result: dict[str, Any]) -> str:
     """The few figures that people look for."""
-    shown = ("samples", "kept", "changed", "top1", "best_top1", "top1_before", "top1_after", "macro_f1")
+    shown = (
+        "samples",
+        "kept",
+        "changed",
+        "top1",
+        "best_top1",
+        "top1_assigned",
+        "top1_before",
+        "top1_after",
+        "macro_f1",
+    )
     found = [f"{key} {result[key]:.4g}" for key in shown if isinstance(result.get(key), int | float)]
     return f" ({', '.join(found)})" if found else ""

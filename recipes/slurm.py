@@ -1,4 +1,4 @@
-"""A recipe as Slurm jobs: one script a stage, and one that submits them with their dependencies."""
+"""A recipe as Slurm jobs: one script a stage, one for the report, and one that submits them with their dependencies."""
 
 import shlex
 import sys
@@ -9,7 +9,7 @@ from fasttrain.base.atomic import atomic_open
 from fasttrain.recipes.graph import Stage
 from fasttrain.recipes.resources import Machine, gpus_of
 
-SUBMIT = "submit.sh"
+SUBMIT, REPORT = "submit.sh", "report.sh"
 WARNING_S = 180  # before the time limit, to save a state
 
 
@@ -34,8 +34,9 @@ def write_jobs(
         script = to / f"{numbers[stage.name]:03d}_{stage.folder}.sh"
         _write(script, _job(stage, to, run_arguments, machine, options))
         scripts.append(script)
+    _write(to / REPORT, _report(to, run_arguments, options))
     _write(to / SUBMIT, _submission(stages, numbers, scripts))
-    return [*scripts, to / SUBMIT]
+    return [*scripts, to / REPORT, to / SUBMIT]
 
 
 def _job(stage: Stage, to: Path, run_arguments: Sequence[str], machine: Machine, options: Sequence[str]) -> str:
@@ -45,7 +46,8 @@ def _job(stage: Stage, to: Path, run_arguments: Sequence[str], machine: Machine,
     head += [f"--cpus-per-task={machine.cores * gpus // max(1, len(machine.gpus)) if gpus else machine.cores}"]
     head += [f"--time={_minutes(stage.head.hours)}"] if stage.head.hours is not None else []
     head += [f"--output={to.absolute() / stage.folder}.%j.log", "--requeue", f"--signal=B:USR1@{WARNING_S}", *options]
-    words = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "run", *run_arguments, "--only", stage.name]
+    words = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "run", *run_arguments]
+    words += ["--only", stage.name, "--no-report"]
     return "\n".join(
         [
             "#!/bin/bash",
@@ -66,6 +68,14 @@ def _job(stage: Stage, to: Path, run_arguments: Sequence[str], machine: Machine,
     )
 
 
+def _report(to: Path, run_arguments: Sequence[str], options: Sequence[str]) -> str:
+    """The page about all of it, whatever became of the stages."""
+    head = ["--job-name=report", "--ntasks=1", f"--output={to.absolute() / 'report'}.%j.log", *options]
+    words = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "report", *run_arguments]
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in head)]
+    return "\n".join([*lines, f"cd {shlex.quote(str(Path.cwd()))} || exit 1", f"exec {shlex.join(words)}", ""])
+
+
 def _submission(stages: list[Stage], numbers: dict[str, int], scripts: list[Path]) -> str:
     lines = ["#!/bin/bash", "# Submits all stages; each waits for those that it needs.", "set -euo pipefail"]
     lines.append('cd "$(dirname "${BASH_SOURCE[0]}")"')
@@ -74,6 +84,8 @@ def _submission(stages: list[Stage], numbers: dict[str, int], scripts: list[Path
         after = f" --dependency=afterok:{needed} --kill-on-invalid-dep=yes" if needed else ""
         lines.append(f"job{numbers[stage.name]}=$(sbatch --parsable{after} {shlex.quote(script.name)} | cut -d';' -f1)")
         lines.append(f'echo "$job{numbers[stage.name]} {stage.name}"')
+    everything = ":".join(f"$job{number}" for number in numbers.values())
+    lines.append(f"sbatch --parsable --dependency=afterany:{everything} {REPORT}")
     return "\n".join([*lines, ""])
 
 

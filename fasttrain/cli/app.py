@@ -14,6 +14,7 @@ from fasttrain.base.errors import FasttrainError
 from fasttrain.base.process import is_main
 from fasttrain.cli import (
     bench,
+    corrupt,
     data,
     demo,
     doctor,
@@ -39,7 +40,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, masks, models, soup, scores, ensemble, redistribute, pseudo, recipe),
+    *(data, corrupt, masks, models, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:

@@ -62,6 +62,13 @@ def build(
         Path | None,
         typer.Option(help="Only these samples: a file of ids, one a line, or a table with an id column."),
     ] = None,
+    id_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Start all ids with PREFIX/, where those of another data set are the same; --ids, --labels and masks "
+            "go by the ids before."
+        ),
+    ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -237,9 +244,6 @@ def build(
     }
     if classes is None:
         refuse_one_class(samples)
-    if withhold_labels is not None:
-        samples = withhold(samples, withhold_labels)
-    _say_what_was_found(samples, say)
     if masks is None and mask_column is None:
         found = masks_of_betons(samples)
     else:
@@ -250,6 +254,11 @@ def build(
         )
         if found.without_image:
             say(f"warning: {found.without_image} masks in {masks} have no image")
+    if id_prefix:
+        samples = samples.prefixed(id_prefix)
+    if withhold_labels is not None:
+        samples = withhold(samples, withhold_labels)
+    _say_what_was_found(samples, say)
     report = run(samples, out, load_settings(BuildOptions, options, "build"), found)
     result = report.as_json()
     finish(result if as_json else _without_empty(result), as_json)

@@ -1,26 +1,13 @@
-"""The commands ``recipe check``, ``show``, ``run`` and ``slurm``."""
+"""The commands ``recipe check``, ``show``, ``run``, ``report`` and ``slurm``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fasttrain.cli.opened_recipe import GpusOption, OpenedRecipe, OutOption, Recipe, SetOption
 from fasttrain.cli.output import JsonOption, finish
-
-if TYPE_CHECKING:
-    from fasttrain.recipes.graph import Stage
-    from fasttrain.recipes.schema import RecipeFile
-    from fasttrain.recipes.toolbox import Toolbox
-
-Recipe = Annotated[str, typer.Argument(metavar="FILE", help="A recipe (.yaml), or the name of one that comes along.")]
-OutOption = Annotated[Path | None, typer.Option(help="The work folder [default: runs/NAME].")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A variable (size=64), or any key: stages.train.epochs=1; null takes it away."),
-]
-GpusOption = Annotated[
-    str | None, typer.Option(help="GPUs to use, as CUDA_VISIBLE_DEVICES names them: 0,1 [default: all there are].")
-]
+from fasttrain.cli.recipe_report import leave_report, report
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +16,7 @@ def register(app: typer.Typer) -> None:
     group.command("check")(check)
     group.command("show")(show)
     group.command("run")(run)
+    group.command("report")(report)
     group.command("slurm")(slurm)
     app.add_typer(group, name="recipe")
 
@@ -46,7 +34,7 @@ def check(
     from fasttrain.recipes.expand import RecipeProblems
 
     try:
-        opened = _Opened(recipe, out, set_, gpus)
+        opened = OpenedRecipe(recipe, out, set_, gpus)
     except RecipeProblems as error:
         _fail(error.problems, json)
     problems = find_problems(opened.recipe, opened.stages, opened.toolbox, opened.machine, opened.folder.path)
@@ -72,7 +60,7 @@ def show(
     from fasttrain.base.console import emit_json
     from fasttrain.recipes import show as views
 
-    opened = _Opened(recipe, out, set_, None)
+    opened = OpenedRecipe(recipe, out, set_, None)
     states, seconds = opened.states()
     if dot:
         print(views.as_dot(opened.stages, states, opened.recipe.name), end="")
@@ -100,6 +88,9 @@ def run(
         int | None, typer.Option(min=1, help="Stages at the same time [default: one a GPU, one without].")
     ] = None,
     gpus: GpusOption = None,
+    page: Annotated[
+        bool, typer.Option("--report/--no-report", help="Leave a page about the recipe in the work folder.")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Do what is left to do of a recipe; what is done, with the same inputs and settings, is skipped."""
@@ -107,7 +98,7 @@ def run(
     from fasttrain.recipes.graph import chosen
     from fasttrain.recipes.run import CANCELLED, DONE, FAILED, SKIPPED, Runner, StagesFailed, describe_plan, select
 
-    opened = _Opened(recipe, out, set_, gpus)
+    opened = OpenedRecipe(recipe, out, set_, gpus)
     require_sound(opened.recipe, opened.stages, opened.toolbox, opened.machine, opened.folder.path)
     named = [chosen(opened.stages, names or []) for names in (from_, until, only)]
     selection = select(opened.stages, *named)
@@ -118,12 +109,14 @@ def run(
     opened.write_recipe()
     outcome = runner.run()
     failed = outcome.in_state(FAILED)
-    report: dict[str, Any] = {"name": opened.recipe.name, "out": str(opened.folder.path)}
+    told: dict[str, Any] = {"name": opened.recipe.name, "out": str(opened.folder.path)}
     for key, state in (("done", DONE), ("skipped", SKIPPED), ("failed", FAILED), ("cancelled", CANCELLED)):
-        report[key] = outcome.in_state(state)
-    finish({**report, "results": outcome.results} if json else {k: v for k, v in report.items() if v}, json)
+        told[key] = outcome.in_state(state)
+    left = leave_report(opened, outcome.states) if page else None
+    told["report"] = None if left is None else str(left)
+    finish({**told, "results": outcome.results} if json else {k: v for k, v in told.items() if v}, json)
     if failed:
-        names, lost = ", ".join(failed[:5]), len(report["cancelled"])
+        names, lost = ", ".join(failed[:5]), len(told["cancelled"])
         raise StagesFailed(
             f"{len(failed)} of {len(outcome.states)} stages failed ({names}), and {lost} that need them were not "
             "begun; see what their logs say, mend it, and run the same line again: what is done stays done"
@@ -148,58 +141,12 @@ def slurm(
     from fasttrain.recipes.slurm import write_jobs
 
     machine = Machine(tuple(map(str, range(gpus_per_node))), cores_per_node, slurm=True)
-    opened = _Opened(recipe, out, set_, None)
+    opened = OpenedRecipe(recipe, out, set_, None)
     require_sound(opened.recipe, opened.stages, opened.toolbox, machine, opened.folder.path)
     arguments = [str(opened.path), "--out", str(opened.folder.path)]
     arguments += [word for override in set_ or [] for word in ("--set", override)]
     scripts = write_jobs(opened.stages, to, arguments, machine, sbatch or [])
-    finish({"scripts": len(scripts) - 1, "submit": str(scripts[-1])}, json)
-
-
-class _Opened:
-    """A recipe, expanded, with all that the commands need beside it."""
-
-    def __init__(self, where: str, out: Path | None, overrides: list[str] | None, gpus: str | None) -> None:
-        from fasttrain.cli.app import app
-        from fasttrain.cli.toolbox import CommandLine
-        from fasttrain.recipes.expand import expand
-        from fasttrain.recipes.load import find_recipe, load_recipe
-        from fasttrain.recipes.resources import Machine
-        from fasttrain.recipes.state import WorkFolder
-
-        self.path = find_recipe(where).absolute()
-        self.recipe: RecipeFile = load_recipe(where, overrides)
-        self.toolbox: Toolbox = CommandLine(app)
-        self.stages: list[Stage] = expand(self.recipe, self.toolbox)
-        self.machine: Machine = Machine.here(gpus)
-        self.folder: WorkFolder = WorkFolder(out or Path("runs") / self.recipe.name)
-
-    @property
-    def class_count(self) -> int | None:
-        """Number of classes of the first data set that tells, for the size of tables."""
-        from fasttrain.recipes.command import files_of
-
-        paths = [getattr(file, "path", file) for stage in self.stages for _, file in files_of(stage)]
-        found = (self.toolbox.class_names(Path(path)) for path in paths if isinstance(path, str))
-        return next((len(names) for names in found if names), None)
-
-    def states(self) -> tuple[dict[str, str], dict[str, float]]:
-        """State of each stage, and the seconds that the finished ones took."""
-        from fasttrain.recipes.run import Runner, Selection, describe_plan
-
-        wanted = Selection(frozenset(stage.name for stage in self.stages))
-        runner = Runner(self.stages, wanted, self.folder, self.toolbox, self.machine)
-        states = {entry["stage"]: entry["state"] for entry in describe_plan(runner)}
-        for stage in self.stages:
-            if states[stage.name] != "done" and self.folder.part(stage).exists():
-                states[stage.name] = "unfinished"
-        return states, {name: record.seconds for name, record in runner.records.items()}
-
-    def write_recipe(self) -> None:
-        """Keep the effective recipe, and how it was started, in the work folder."""
-        from fasttrain.base.runs import RunFolder
-
-        RunFolder(self.folder.path).write_start(self.recipe.model_dump(mode="json"))
+    finish({"scripts": len(scripts) - 2, "submit": str(scripts[-1])}, json)
 
 
 def _fail(problems: list[str], as_json: bool) -> NoReturn:

@@ -113,7 +113,16 @@ class Commands:
     lines: Sequence[str]
 
 
-Block = Text | Facts | Table | Figure | Grid | Commands
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown when their title is clicked on."""
+
+    kind: ClassVar[str] = "fold"
+    title: str
+    blocks: Sequence["Block"]
+
+
+Block = Text | Facts | Table | Figure | Grid | Commands | Fold
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,15 @@ def test_labels_are_written_apart_and_others_can_be_given(colour_tree: Path, tmp
     assert (given.ids, given.labels.tolist(), given.class_names) == ([rows[0]["id"]], [2], ["blue", "green", "red"])
 
 
+def test_labels_of_ids_with_a_prefix_name_them_so(colour_tree: Path, tmp_path: Path) -> None:
+    """As of a test set whose files are called as those of the training set."""
+    samples = withhold_labels(read_source(colour_tree).prefixed("test"), tmp_path / "labels.csv")
+    build(samples, tmp_path / "data.beton")
+    with (tmp_path / "labels.csv").open(newline="") as file, BetonReader(tmp_path / "data.beton") as reader:
+        assert [row["id"] for row in csv.DictReader(file)] == list(reader.ids)
+        assert all(name.startswith("test/") for name in reader.ids)
+
+
 def test_without_labels_there_are_none_to_withhold(colour_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="--withhold-labels"):
         withhold_labels(read_source(colour_tree / "red"), tmp_path / "labels.csv")

@@ -133,6 +133,14 @@ def test_variables_keep_their_types_and_values_of_loops_may_be_mappings():
     }
 
 
+def test_a_variable_may_choose_within_another_one():
+    stages = expanded(
+        {"a": {"kind": "build", "sources": ["x", "${others.${target}}"], "labels": "${target}/${names.${target}}.csv"}},
+        vars={"target": "b", "others": {"b": ["c", "d"], "c": ["b"]}, "names": {"b": "beta"}},
+    )
+    assert stages["a"].body == {"sources": ["x", "c", "d"], "labels": "b/beta.csv"}
+
+
 def test_several_mappings_lie_one_beneath_the_next():
     stages = expanded(
         {"train": {"kind": "train", "with": ["${common}", {"optimizer": {"lr": 2}}, "${none}"], "size": 8}},

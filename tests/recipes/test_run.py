@@ -40,6 +40,11 @@ def test_what_is_done_is_done_once_and_what_changed_again(recipe, scores, tmp_pa
     assert first["results"]["accuracy"]["top1_assigned"] > 0.5
     assert json.loads((out / "stages/submission/submission.json").read_text()).keys() == {f"s{i}" for i in range(30)}
     assert set(run(recipe, out)["skipped"]) == ALL
+    told = fasttrain("recipe", "report", recipe, "--out", out)
+    assert told["stages"] == {"done": len(ALL)}
+    [accuracy] = told["accuracies"]
+    assert (accuracy["stage"], accuracy["final"]) == ("redistribute", first["results"]["accuracy"]["top1_assigned"])
+    assert [gain["step"] for gain in told["gains"]] == ["re-distribution"]
 
     stricter = run(recipe, out, "--set", "threshold=0.9")
     assert stricter["done"] == ["pseudo"]
@@ -93,14 +98,30 @@ def test_parts_of_a_recipe(recipe, tmp_path):
 def test_a_failing_stage_costs_only_what_needs_it(recipe, tmp_path):
     out = tmp_path / "work"
     absent = ("--set", "stages.redistribute={kind: redistribute, table: '${ensemble}', lower: 20, upper: 20}")
-    failed = run(recipe, out, *absent, "--set", "stages.pseudo.table=${ensemble}", code=1)
+    failed = run(recipe, out, *absent, "--set", "stages.pseudo.table=${ensemble}", "--report", code=1)
     assert failed["failed"] == ["redistribute"]
     assert set(failed["cancelled"]) == {"accuracy", "submission"}
     assert set(failed["done"]) == {"tables[model=a]", "tables[model=b]", "ensemble", "pseudo"}
     assert "run the same line again" in failed["said"]
     assert "log.txt" in failed["said"]
+    page = Path(failed["report"]).read_text(encoding="utf-8")
+    assert "redistribute, failed: fasttrain: " in page
     mended = run(recipe, out, "--set", "stages.pseudo.table=${ensemble}")
     assert set(mended["done"]) == {"redistribute", "accuracy", "submission"}
+
+
+def test_a_sweep_does_each_value_under_a_name_that_tells_it_and_stages_run_side_by_side(recipe, tmp_path):
+    out = tmp_path / "work"
+    sweep = ("--set", "stages.pseudo.threshold=null", "--set", "stages.pseudo.sweep={threshold: [0.5, 0.9]}")
+    done = run(recipe, out, *sweep, "--until", "pseudo", "--jobs", 2)
+    low, high = (done["results"][f"pseudo[threshold={value}]"]["kept"] for value in (0.5, 0.9))
+    assert low > high
+    assert (out / "stages" / "pseudo,threshold=0.9" / "labels.csv").exists()
+    for pair in ("tables", "pseudo"):
+        told = [line for line in done["said"].splitlines() if line.startswith(pair)]
+        assert [line.split(": ")[1].split()[0] for line in told] == ["started", "started", "done", "done"]
+    more = ("--set", "stages.pseudo.threshold=null", "--set", "stages.pseudo.sweep={threshold: [0.5, 0.7]}")
+    assert run(recipe, out, *more, "--until", "pseudo")["done"] == ["pseudo[threshold=0.7]"]
 
 
 def test_an_output_that_is_gone_is_made_again(recipe, tmp_path):
@@ -112,20 +133,24 @@ def test_an_output_that_is_gone_is_made_again(recipe, tmp_path):
     assert finals(out) == before
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "run", str(recipe), "--out", str(out), "--json"]
+def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fasttrain.cli.app", "recipe", "run", str(recipe), "--out", str(out)]
+    command += ["--no-report", *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_anywhere_it_ends_in_the_same_files(recipe, tmp_path):
-    run(recipe, tmp_path / "whole")
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 9))])
+def test_killed_anywhere_it_ends_in_the_same_files(recipe, tmp_path, seed):
+    """Whatever is at work then, one stage or two: what is finished is not done again."""
+    jobs = ("--jobs", str(1 + seed % 2))
+    run(recipe, tmp_path / "whole", *jobs)
     whole = finals(tmp_path / "whole")
-    out, rng, kills = tmp_path / "work", random.Random(0), 0
+    out, rng, kills = tmp_path / "work", random.Random(seed), 0
     done_before: dict[str, float] = {}
     while True:
-        process = start(recipe, out)
+        process = start(recipe, out, *jobs)
         try:
-            process.wait(rng.uniform(1.0, 4.0) if kills < 6 else None)
+            process.wait(rng.uniform(0.5, 3.5) if kills < 6 else None)
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1

@@ -31,10 +31,11 @@ def test_scripts_are_bash_and_submit_each_stage_after_those_it_needs(jobs: Path,
     environment = {**os.environ, "PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
     subprocess.run([jobs / "submit.sh"], env=environment, check=True, capture_output=True)
     lines = told.read_text().splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert "afterok" not in lines[0]
     ensemble = next(line for line in lines if "ensemble" in line)
     assert "--dependency=afterok:1:2 " in ensemble
+    assert lines[-1].endswith("--dependency=afterany:1:2:3:4:5:6:7 report.sh")
 
 
 def test_a_script_runs_its_stage_alone(jobs: Path, tmp_path: Path) -> None:
