@@ -103,6 +103,8 @@ def _choose_winograd(
 ) -> dict[str, Passes]:
     """By the largest images and batches of the run. Nothing where convolutions would not go that way after all."""
     if device.type != "cpu" or amp != "off" or settings.compile != "off":
+        if not isinstance(settings.winograd, str):
+            say("winograd is for a CPU, in float32 and without torch.compile, so it is left out here")
         return {}
     size = max(shape.size for shape in table.shapes)
     images = settings.loss.needs.views * max(shape.batch_size for shape in table.shapes)

@@ -236,6 +236,12 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()
 
+    @field_validator("winograd", mode="before")
+    @classmethod
+    def _off_in_yaml(cls, value: Any) -> Any:
+        """YAML reads ``off`` as false."""
+        return "off" if value is False else value
+
     @model_validator(mode="before")
     @classmethod
     def _length_of_the_schedule(cls, values: Any) -> Any:

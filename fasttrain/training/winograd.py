@@ -143,7 +143,10 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def _shapes(model: nn.Module, images: int, size: int) -> dict[str, ConvolutionShape]:
-    """What the suitable convolutions of a model meet, by name; the largest where one is called several times."""
+    """What the suitable convolutions of a model meet, by name; the largest where one is called several times.
+
+    None of a model that does not take these images: the first step will say why.
+    """
     shapes: dict[str, ConvolutionShape] = {}
 
     def noting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -159,6 +162,8 @@ def _shapes(model: nn.Module, images: int, size: int) -> dict[str, ConvolutionSh
     model.eval()
     try:
         model(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError):
+        return {}
     finally:
         model.train(training)
         for hook in hooks:

@@ -14,9 +14,9 @@ namespace {
 
 constexpr std::size_t kLine = 16;  // floats of a cache line
 constexpr int kAllPoints = kPoints * kPoints;
-constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;         // of a block that one thread works on
-constexpr std::size_t kLeastSharedTiles = 48, kMostSharedTiles = 144;  // of one that all work on
-constexpr std::size_t kTilesAtOnce = 4, kInputsAtOnce = 48;            // that a thread takes of the latter
+constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;  // of a block that one thread works on
+constexpr std::size_t kSharedTiles = 64;                  // of one that all work on
+constexpr std::size_t kTilesAtOnce = 2, kInputsAtOnce = 48;  // that a thread takes of the latter
 constexpr std::size_t kWeightFloats = std::size_t{3} << 20;  // at their points, at a time: what level 3 holds
 
 // Memory that a thread keeps from call to call: fresh pages would cost more than some of the steps.
@@ -169,10 +169,10 @@ void output_rows(const Grid& grid, const Tile& tile, Value* images, std::size_t 
   }
 }
 
-// Each block reads the weights at their points, or reads and writes their gradients, and each tile its rows: both cost the
-// same with as many tiles as channels, were there as many of both kinds. More would not stay in the caches.
-std::size_t tiles_of_block(std::size_t inputs, std::size_t outputs, std::size_t least, std::size_t most) {
-  return std::clamp(inputs * outputs / (inputs + outputs) * 3 / 4 / 6 * 6, least, most);
+// A block reads the weights at all points, inputs * outputs, and each of its tiles writes and reads inputs + outputs there:
+// with more channels the larger block pays, which then lies in level 3.
+std::size_t tiles_of_block(std::size_t inputs, std::size_t outputs) {
+  return std::clamp(inputs * outputs / (inputs + outputs) * 3 / 4 / 6 * 6, kLeastTiles, kMostTiles);
 }
 
 void transform_input(const WinogradKernels& kernels, const Grid& grid, const Tile& tile, const float* images,
@@ -207,7 +207,7 @@ void winograd_convolve(const ImageBatch& batch, const float* images, const Filte
                        int threads) {
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
-  const std::size_t inputs = weights.inputs, size = tiles_of_block(inputs, weights.outputs, kLeastTiles, kMostTiles);
+  const std::size_t inputs = weights.inputs, size = tiles_of_block(inputs, weights.outputs);
   const auto columns = static_cast<std::size_t>(kernels.columns);
   const std::size_t panel_floats = inputs * columns;
   const std::size_t most_panels = std::max<std::size_t>(kWeightFloats / (kAllPoints * panel_floats), 1);
@@ -245,7 +245,7 @@ void winograd_weight_gradient(const ImageBatch& batch, const float* images, cons
   const Grid grid(batch);
   const std::size_t inputs = out.inputs, outputs = out.outputs;
   const std::size_t stride = (outputs + kLine - 1) / kLine * kLine, point_stride = inputs * stride + kLine;
-  const std::size_t size = tiles_of_block(inputs, outputs, kLeastSharedTiles, kMostSharedTiles);
+  const std::size_t size = std::min(kSharedTiles, grid.tiles());
   const std::size_t sum_floats = kAllPoints * point_stride, v_floats = Points::floats(inputs, size);
   float* const sums = weight_scratch().floats(sum_floats + v_floats + Points::floats(outputs, size));
   const Points v = Points::at(sums + sum_floats, inputs, size);

@@ -122,10 +122,16 @@ def test_a_run_of_before_goes_on_without(small_run, measured, capsys):
     assert "winograd" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"winograd": "off"}])
-def test_runs_that_cannot_or_will_not_measure_nothing(small_run, measured, changes):
-    train(small_run(epochs=1, **changes))
+@pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"winograd": False}, {"amp": "bf16", "winograd": ["conv1.3"]}])
+def test_runs_that_cannot_or_will_not_measure_nothing(small_run, measured, changes, capsys):
+    result = train(small_run(epochs=1, **changes))
     assert not measured
+    assert not load_state(result.run / STATE)["winograd"]
+    assert ("so it is left out here" in capsys.readouterr().err) == (len(changes) == 2)
+
+
+def test_a_model_that_does_not_take_the_images_is_left_alone(measured):
+    assert choose_winograd(nn.Sequential(network(), nn.Linear(3, 3)), "auto", 4, 10, BY_PIXELS) == {}
 
 
 def test_a_run_by_name_learns_as_one_without(small_run):
