@@ -107,7 +107,7 @@ def test_cifar10_to_its_end(cifar: Path, tmp_path: Path) -> None:
 def test_noisy_cifar10_to_its_end(cifar: Path, tmp_path: Path) -> None:
     plain = settings(tmp_path, model="test_resnet", size=32, threads=1)
     sizes = ("most=20", "imbalance=2", "batch_size=8", "epochs=3", "judge_epochs=3", "threshold=0", "at_most=3")
-    sets = (f"data={cifar}", f"config={plain}", *sizes)
+    sets = (f"data={cifar}", f"config={plain}", "optimizer={}", *sizes)
     done = run("noisy_cifar10", tmp_path / "work", *sets)
     assert done["results"]["noisy_labels"]["per_class"].keys() == {*CLASSES}
     steps = {one["step"] for one in report("noisy_cifar10", tmp_path / "work", *sets)["gains"]}

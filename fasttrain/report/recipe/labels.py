@@ -43,7 +43,8 @@ def redistribution_section(view: RecipeView) -> Section | None:
         for stage in stages
     ]
     columns = ["stage", "class counts", "labels changed", "smallest class", "largest class", "converged"]
-    blocks: list[Block] = [Table(columns, rows, left=2)]
+    caption = "Bounds on the counts hold for the transport plan; for the labels where `round` is greedy or exact."
+    blocks: list[Block] = [Table(columns, rows, caption, left=2)]
     for stage in view.of_last_round(stages):
         table = ScoreTable.read(stage.outputs["table"])
         before, after = table.argmax(), table.predictions()
