@@ -43,7 +43,7 @@ class ScoresBench:
         solve_rows: of the problem that is solved whole.
         tolerance: L1 marginal error to which it is solved.
         threads: of each contestant; None for one a core.
-        only: names of contestants, or ``iteration`` or ``solve`` for all of such a work; empty for all that are installed.
+        only: names of contestants, or ``iteration`` or ``solve`` for all of that work; empty for all that are there.
     """
 
     rows: int = 90_000
