@@ -19,7 +19,7 @@ from fasttrain.scores.passes import Passes
 from fasttrain.scores.sharpening import sharpened
 
 # Entries of a row block in float64.
-BLOCK_ENTRIES = 1 << 20
+BLOCK_ENTRIES = 1 << 18
 # Scores of -inf count as so many nats below the least finite one: taken only where the bounds leave nothing else.
 BELOW_LEAST = 50.0
 

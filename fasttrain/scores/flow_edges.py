@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 Entries = tuple[np.ndarray, np.ndarray, np.ndarray]  # classes, losses in nats, rows
+OfOneRow = tuple[np.ndarray, np.ndarray, int]
 
 
 class Candidates:
@@ -44,7 +45,10 @@ class Candidates:
 
 
 class _OfOneClass:
-    """The cheapest sample of a class for each other class: sorted when made, mended as samples leave and join."""
+    """The cheapest sample of a class for each other class: sorted when made, mended as samples leave and join.
+
+    Most samples have an entry here for each of their candidates, so entries are as narrow as they can be.
+    """
 
     def __init__(self, number: int, label: np.ndarray, own: np.ndarray, candidates: Candidates) -> None:
         self._number, self._label = number, label
@@ -54,23 +58,23 @@ class _OfOneClass:
         order = np.lexsort((loss, classes))
         order = order[classes[order] != number]
         classes, self._loss, self._row = classes[order], loss[order], rows[order].astype(np.int32)
-        first = np.flatnonzero(np.diff(classes, prepend=-1))
-        self._at, self._end = first.copy(), np.append(first[1:], len(classes)).tolist()
-        self.targets, self.losses, self.rows = classes[first], self._loss[first], self._row[first]
-        self.joined: dict[int, Entries] = {}
+        first = np.flatnonzero(np.diff(classes, prepend=-1)).astype(np.int32)
+        self._at, self._end = first.copy(), np.append(first[1:], np.int32(len(classes)))
+        self.targets, self.losses, self.rows = classes[first].astype(np.int32), self._loss[first], self._row[first]
+        self.joined: dict[int, OfOneRow] = {}
         self._room = 4 + int(len(members) ** 0.5)
 
     def join(self, row: int, loss: np.ndarray, classes: np.ndarray) -> bool:
         """Take a sample in; False if so many have come that sorting anew is cheaper."""
         others = classes != self._number
-        self.joined[row] = (classes[others], loss[others], np.full(int(others.sum()), row))
+        self.joined[row] = (classes[others], loss[others], row)
         return len(self.joined) <= self._room
 
     def leave(self, row: int) -> None:
         """Let a sample go whose label has been changed already."""
         self.joined.pop(row, None)
         for target in np.flatnonzero(self.rows == row).tolist():
-            at, end = int(self._at[target]) + 1, self._end[target]
+            at, end = int(self._at[target]) + 1, int(self._end[target])
             while at < end and self._label[self._row[at]] != self._number:
                 at += 1
             self._at[target] = at
@@ -94,7 +98,7 @@ class Edges:
         self.label, self.own, self.candidates = label, own, candidates
         self._made: dict[int, _OfOneClass] = {}
 
-    def out_of(self, number: int) -> Iterator[Entries]:
+    def out_of(self, number: int) -> Iterator[Entries | OfOneRow]:
         """Classes that a class's samples may go to, what is lost by it, and by which sample; each class once a part."""
         made = self._made.get(number)
         if made is None:

@@ -72,7 +72,7 @@ def _whole_bounds(marginals: Marginals, solution: SinkhornResult, samples: int) 
 
 def _scores_at(passes: Passes, labels: np.ndarray) -> np.ndarray:
     own = np.empty(len(labels))
-    step = max(1, (1 << 20) // passes.columns)
+    step = max(1, (1 << 18) // passes.columns)
     for start in range(0, len(labels), step):
         part = slice(start, start + step)
         own[part] = np.take_along_axis(passes.values(part), labels[part, None].astype(np.int64), 1)[:, 0]

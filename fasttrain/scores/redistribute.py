@@ -1,13 +1,13 @@
 """Labels re-distributed under what is known of the class counts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fasttrain.base.distributed import gather_on_all
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.greedy_k import greedy_k
+from fasttrain.scores.greedy_k import greedy_k_in_blocks
 from fasttrain.scores.labels import labels_of
 from fasttrain.scores.priors import ESTIMATE, TRAIN
 from fasttrain.scores.problem import read_problem
@@ -136,12 +136,22 @@ def sensitivity(
 
 def _by_greedy_k(table: ScoreTable, settings: RedistributeSettings) -> tuple[ScoreTable, dict[str, Any]]:
     assert settings.k is not None  # the settings see to it
-    probs = table.probs()
-    assigned = greedy_k(probs, settings.k)
-    assigned_p = probs[np.arange(len(table)), assigned].astype(np.float32)
+    before, assigned_p = table.argmax(), np.empty(len(table), np.float32)
+
+    def blocks() -> Iterator[tuple[slice, np.ndarray]]:
+        for rows in table.row_blocks():
+            probs = table.probs(rows)
+            assigned_p[rows] = probs.max(1)
+            yield rows, probs
+
+    assigned = greedy_k_in_blocks(before, blocks(), len(table.classes), settings.k)
+    changed = np.flatnonzero(assigned != before)
+    for part in table.row_blocks(slice(0, len(changed))):
+        rows = changed[part]
+        assigned_p[rows] = table.probs(rows)[np.arange(len(rows)), assigned[rows]]
     meta = {"method": "greedy-k", "k": settings.k, "known_prior_used": True}
     figures = dict.fromkeys(("iterations", "converged", "marginal_error", "dual_gap"))
-    return _with_labels(table, assigned, assigned_p, meta), _report(table, table.argmax(), assigned, figures)
+    return _with_labels(table, assigned, assigned_p, meta), _report(table, before, assigned, figures)
 
 
 def _with_labels(table: ScoreTable, assigned: np.ndarray, assigned_p: np.ndarray, meta: dict[str, Any]) -> ScoreTable:

@@ -20,7 +20,7 @@ Kind = Literal["logits", "log_probs", "probs"]
 Rows = slice | np.ndarray
 FORMAT_VERSION = 1
 # Whole-matrix work goes in row blocks of about so many entries, so that its float64 copies stay small.
-BLOCK_ENTRIES = 1 << 21
+BLOCK_ENTRIES = 1 << 19
 
 
 @dataclass

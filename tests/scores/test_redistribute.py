@@ -5,7 +5,7 @@ import pytest
 
 from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, ScoresError
-from fasttrain.scores.greedy_k import greedy_k
+from fasttrain.scores.greedy_k import greedy_k, greedy_k_in_blocks
 from fasttrain.scores.redistribute import RedistributeSettings, redistribute, sensitivity
 from fasttrain.scores.table import ScoreTable
 from tests.scores.plan_cases import biased, log_softmax, table_of
@@ -153,3 +153,10 @@ def test_a_table_on_a_device_gets_the_same_labels(monkeypatch):
     got, report = redistribute(table_of(log_probs), settings)
     np.testing.assert_array_equal(got.assigned, expected.assigned)
     assert report["converged"]
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_the_heuristic_is_the_same_in_blocks_of_rows(k):
+    probs = np.random.default_rng(k).integers(0, 4, (7, 5)) / 3.0  # full of ties
+    blocks = [(slice(start, start + 2), probs[start : start + 2]) for start in range(0, 7, 2)]
+    assert greedy_k_in_blocks(probs.argmax(1), blocks, 5, k).tolist() == greedy_k(probs, k).tolist()
