@@ -1,8 +1,10 @@
-"""Numbers between Arrow and NumPy, by their buffers.
+"""Numbers and strings between Arrow and NumPy, by their buffers.
 
 pyarrow's own ways (``to_numpy``, ``pyarrow.array``, ``fill_null``) look for pandas first, and importing that takes
-longer than most commands do.
+longer than most commands do; ``flatten`` and the like import all of ``pyarrow.compute``.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,25 @@ def to_arrow(values: np.ndarray, known: np.ndarray | None = None) -> pa.Array:
     if known is not None and not known.all():
         bits = pa.py_buffer(np.packbits(known, bitorder="little"))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(values)])
+
+
+def strings(values: Sequence[str]) -> pa.Array:
+    """(N,) strings, copied."""
+    encoded = [value.encode() for value in values]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(value) for value in encoded], out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        return pa.array(values, pa.string())  # its error says what is too long
+    buffers = pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(b"".join(encoded))
+    return pa.StringArray.from_buffers(len(encoded), *buffers)
+
+
+def entries(lists: pa.Array) -> pa.Array:
+    """The (N * C,) numbers of N lists of equal size; of other lists all that they hold."""
+    if not pa.types.is_fixed_size_list(lists.type) or lists.null_count:
+        return lists.flatten()
+    size = lists.type.list_size
+    return lists.values.slice(lists.offset * size, len(lists) * size)
 
 
 def as_one(column: pa.ChunkedArray) -> pa.Array:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.arrow_arrays import as_one, to_arrow, to_numpy
+from fasttrain.scores.arrow_arrays import as_one, entries, strings, to_arrow, to_numpy
 from fasttrain.scores.table import FORMAT_VERSION, Kind, ScoreTable, map_file, refuse_duplicates
 from fasttrain.scores.value_check import first_bad_row
 
@@ -75,7 +75,7 @@ class OpenedTable:
     def _from_arrow(cls, name: str, table: pa.Table, header: dict[str, Any]) -> "OpenedTable":
         ids, labels, scores = (as_one(table[column]) for column in ("id", "label", "scores"))
         ids.validate(full=True)
-        scores = scores.flatten()
+        scores = entries(scores)
         classes = [str(value) for value in header["classes"]]
         if scores.null_count:
             raise ValueError(f"{scores.null_count} scores are null")
@@ -93,7 +93,7 @@ class OpenedTable:
     @classmethod
     def of(cls, table: ScoreTable, name: str) -> "OpenedTable":
         """A table that is in memory already."""
-        ids = pa.array(table.ids, pa.string())
+        ids = strings(table.ids)
         has_assigned = table.assigned is not None
         scores = np.ascontiguousarray(table.scores)
         return cls(name, ids, scores, table.classes, table.kind, table.labels, table.meta, has_assigned)
@@ -237,6 +237,6 @@ def _places(path: Path, names: list[str]) -> dict[str, tuple[int, np.dtype[Any]]
         found = {}
         for name in names:
             values = batch.column(name)
-            values = to_numpy(values.flatten() if name == "scores" else values)
+            values = to_numpy(entries(values) if name == "scores" else values)
             found[name] = (values.ctypes.data - start, values.dtype)
         return found
