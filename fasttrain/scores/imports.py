@@ -2,7 +2,6 @@
 
 import gzip
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fasttrain.base.errors import ScoresError
+from fasttrain.scores.label_files import class_numbers, read_labels
 from fasttrain.scores.safe_pickle import load_pickle
 from fasttrain.scores.table import Kind, ScoreTable, refuse_duplicates
 
@@ -77,9 +77,7 @@ def import_scores(
     if labels is not None:
         table.labels = read_labels(labels, raw.ids, names)
     elif raw.labels is not None:
-        known = [value not in ("", "-1") for value in raw.labels]
-        given = _indices([value for value, is_known in zip(raw.labels, known, strict=True) if is_known], names, path)
-        table.labels[np.array(known)] = given
+        table.labels = class_numbers(raw.labels, names, path, raw.ids).astype(np.int32)
     return table
 
 
@@ -103,33 +101,6 @@ def read_lines(path: str | Path) -> list[str]:
     except UnicodeDecodeError:
         raise ScoresError(f"{path} is not UTF-8 text") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def read_labels(path: str | Path, ids: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """True labels (N,) int32 of `ids` from a CSV file ``id,label``; -1 for ids that it does not name."""
-    try:
-        strings = pa.csv.ConvertOptions(column_types={"id": pa.string(), "label": pa.string()})
-        table = pa.csv.read_csv(path, convert_options=strings)
-        names, values = table["id"].to_pylist(), table["label"].to_pylist()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise ScoresError(f"labels {path} must be a CSV file with the header id,label ({error})") from None
-    refuse_duplicates(names, f"labels {path}")
-    known = dict(zip(names, _indices(values, classes, f"labels {path}"), strict=True))
-    labels = np.array([known.get(name, -1) for name in ids], np.int32)
-    if (labels < 0).all():
-        raise ScoresError(f"labels {path} names none of the samples of the scores ({ids[0]!r}, …)")
-    return labels
-
-
-def _indices(values: Sequence[str], classes: Sequence[str], where: str | Path) -> list[int]:
-    """Class index of each value: class names, or if any is none, indices all of them."""
-    position = {name: index for index, name in enumerate(classes)}
-    if any(value not in position for value in values):
-        position = {str(index): index for index in range(len(classes))}
-    unknown = [value for value in values if value not in position]
-    if unknown:
-        raise ScoresError(f"{where}: {unknown[0]!r} is neither a class name nor an index below {len(classes)}")
-    return [position[value] for value in values]
 
 
 def _read(path: Path, ids: str | Path | None) -> _Raw:

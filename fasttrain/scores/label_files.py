@@ -94,7 +94,7 @@ def read_label_file(path: str | Path, classes: Sequence[str], *, true: bool = Fa
     columns = _read_columns(path)
     ids = columns["id"]
     refuse_duplicates(ids, f"labels {path}")
-    numbers = _class_numbers(columns["label"], classes, path, ids)
+    numbers = class_numbers(columns["label"], classes, f"labels {path}", ids)
     known = np.flatnonzero(numbers >= 0)
     origin, rounds = Path(path).name, np.full(len(ids), TRUE_ROUND if true else 1)
     confidence, sources = np.ones(len(ids)), [origin] * len(ids)
@@ -103,6 +103,22 @@ def read_label_file(path: str | Path, classes: Sequence[str], *, true: bool = Fa
         rounds = _numbers(columns, "round", rounds, path).astype(np.int64)
         sources = columns.get("source", sources)
     return ((ids[i], Label(int(numbers[i]), float(confidence[i]), sources[i], int(rounds[i]))) for i in known)
+
+
+def read_labels(path: str | Path, ids: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """True labels (N,) int32 of some samples from a CSV file ``id,label``; -1 for those that it does not tell of.
+
+    Raises:
+        ScoresError: it cannot be read, lists a sample twice, has a label that is none of the classes, or tells of none.
+    """
+    columns = _read_columns(path)
+    refuse_duplicates(columns["id"], f"labels {path}")
+    numbers = class_numbers(columns["label"], classes, f"labels {path}", columns["id"])
+    known = dict(zip(columns["id"], numbers.tolist(), strict=True))
+    labels = np.array([known.get(name, -1) for name in ids], np.int32)
+    if (labels < 0).all():
+        raise ScoresError(f"labels {path} names none of the samples of the scores ({ids[0]!r}, …)")
+    return labels
 
 
 def _read_columns(path: str | Path) -> dict[str, list[str]]:
@@ -119,8 +135,18 @@ def _read_columns(path: str | Path) -> dict[str, list[str]]:
     return {name: table[name].to_pylist() for name in HEADER if name in table.column_names}
 
 
-def _class_numbers(values: list[str], classes: Sequence[str], path: str | Path, ids: Sequence[str]) -> np.ndarray:
-    """int64 (N,), -1 where unknown: labels are names, or if any is none, indices all of them."""
+def class_numbers(values: Sequence[str], classes: Sequence[str], where: str | Path, ids: Sequence[str]) -> np.ndarray:
+    """int64 (N,), -1 where unknown (empty, -1): labels are names of classes, or if any is none, indices all of them.
+
+    Args:
+        values: labels of N samples.
+        classes: their names.
+        where: they stand, for messages.
+        ids: (N,) likewise.
+
+    Raises:
+        ScoresError: a label is neither.
+    """
     unknown = set(UNKNOWN) - set(classes)
     for names in (classes, [str(index) for index in range(len(classes))]):
         number = {name: index for index, name in enumerate(names)} | dict.fromkeys(unknown, -1)
@@ -129,7 +155,7 @@ def _class_numbers(values: list[str], classes: Sequence[str], path: str | Path, 
             return np.array(found, np.int64)
     known = unknown | set(classes)
     row = next(row for row, value in enumerate(values) if value not in known)
-    raise ScoresError(f"labels {path}: {values[row]!r} of {ids[row]!r} is none of the table's {len(classes)} classes")
+    raise ScoresError(f"{where}: {values[row]!r} of {ids[row]!r} is none of the table's {len(classes)} classes")
 
 
 def _numbers(columns: dict[str, list[str]], name: str, default: np.ndarray, path: str | Path) -> np.ndarray:

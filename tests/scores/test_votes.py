@@ -16,7 +16,11 @@ def test_ranks_are_scipys():
     for shape in ((1, 1), (5, 2), (40, 30)):
         scores = generator.integers(0, 6, shape).astype(np.float16)  # with many that are equal
         scores[generator.random(shape) < 0.1] = -np.inf
+        scores[generator.random(shape) < 0.1] = -0.0
         np.testing.assert_array_equal(mean_ranks(scores), rankdata(scores, axis=1))
+        single = (scores * np.float32(1e20)) * -generator.random(shape, np.float32).round(1)
+        single[np.isnan(single)] = -1.0
+        np.testing.assert_array_equal(mean_ranks(single), rankdata(single, axis=1))
 
 
 def test_rank_average():
