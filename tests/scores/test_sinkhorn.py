@@ -159,7 +159,7 @@ def test_balanced_plans_are_those_of_pot():
         np.testing.assert_allclose(plan(log_probs, result), expected, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 10_000), st.booleans(), st.booleans())
 def test_balanced_plans_of_odd_problems_are_those_of_pot(samples, classes, seed, twice, empty):
     """Fewer samples than classes, one class, duplicate rows, and classes that get nothing (POT is given the others)."""
@@ -171,8 +171,8 @@ def test_balanced_plans_of_odd_problems_are_those_of_pot(samples, classes, seed,
         counts[0], counts[-1] = 0.0, counts[0] + counts[-1]
     got = plan(log_probs, solve(HostPasses(log_probs), Marginals(counts, counts), eps=0.5, tolerance=1e-9))
     taken = counts > 0
-    cost, ones = -log_probs[:, taken], np.ones(len(log_probs))
-    expected = ot.bregman.sinkhorn_log(ones, counts[taken], cost, 0.5, numItermax=3000, stopThr=1e-12)
+    ones = np.ones(len(log_probs))
+    expected = ot.sinkhorn(ones, counts[taken], -log_probs[:, taken], 0.5, numItermax=3000, stopThr=1e-12, warn=False)
     np.testing.assert_allclose(got[:, taken], expected, atol=1e-5)
     assert not got[:, ~taken].any()
 
