@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.arrow_arrays import as_one, entries, strings, to_arrow, to_numpy
-from fasttrain.scores.value_check import LOG_PROB_LIMIT, are_bad
+from fasttrain.scores.files.arrow_arrays import as_one, entries, strings, to_arrow, to_numpy
+from fasttrain.scores.files.value_check import LOG_PROB_LIMIT, are_bad
 
 Kind = Literal["logits", "log_probs", "probs"]
 Rows = slice | np.ndarray

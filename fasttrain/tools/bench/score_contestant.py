@@ -96,7 +96,7 @@ def _ensemble(folder: Path, options: dict[str, Any], using: str) -> dict[str, An
 
 def _redistribute(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Solves a second, and the memory above that of the imports: what is mapped of the table's file is not counted."""
-    from fasttrain.scores.redistribute import redistribute
+    from fasttrain.scores.redistribution.redistribute import redistribute
     from fasttrain.scores.table import ScoreTable
     from fasttrain.tools.bench.memory import PeakMemory
 

@@ -105,9 +105,9 @@ def _own_iterations(problem: Problem) -> Solver:
 
 def _own(problem: Problem) -> Solver:
     """The solver of `fasttrain redistribute --equality`, temperatures above the last one included."""
-    from fasttrain.scores.marginals import Marginals
-    from fasttrain.scores.passes import HostPasses
-    from fasttrain.scores.sinkhorn import solve
+    from fasttrain.scores.redistribution.marginals import Marginals
+    from fasttrain.scores.redistribution.passes import HostPasses
+    from fasttrain.scores.redistribution.sinkhorn import solve
 
     rows, columns = problem.scores.shape
     passes = HostPasses(problem.scores, threads=problem.threads)
