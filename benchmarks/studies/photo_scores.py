@@ -105,8 +105,8 @@ def table_of(probs: np.ndarray, labels: np.ndarray, classes: list[str]) -> Any:
 
 def figures_of(table: Any, probs: np.ndarray, settings: dict[str, Any]) -> dict[str, Any]:
     """Top-1 of each method on a set; `settings` are those of the marginals, if not the defaults."""
-    from fasttrain.scores.greedy_k import greedy_k, greedy_k_corrected
-    from fasttrain.scores.redistribute import RedistributeSettings, redistribute
+    from fasttrain.scores.redistribution.greedy_k import greedy_k, greedy_k_corrected
+    from fasttrain.scores.redistribution.redistribute import RedistributeSettings, redistribute
 
     def ours(**more: Any) -> float:
         _, report = redistribute(table, RedistributeSettings(**settings, **more))
@@ -130,7 +130,7 @@ def _whole(settings: dict[str, Any]) -> dict[str, Any]:
 
 def wrong_priors(table: Any, by: float) -> list[dict[str, float]]:
     """Top-1 by the defaults where each class's share is wrong by ``+by`` or ``-by`` of itself, several seeds."""
-    from fasttrain.scores.redistribute import RedistributeSettings, redistribute
+    from fasttrain.scores.redistribution.redistribute import RedistributeSettings, redistribute
 
     rows = []
     for seed in range(PRIOR_SEEDS):

@@ -31,7 +31,7 @@ def adjust(
 ) -> None:
     """Adjust scores: temperature, then logit adjustment, then rules on pairs of classes."""
     from fasttrain.base.config import load_settings
-    from fasttrain.scores.adjust import AdjustSettings, adjust_file
+    from fasttrain.scores.posthoc.adjust import AdjustSettings, adjust_file
 
     values = {
         "temperature": temperature,

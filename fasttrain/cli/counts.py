@@ -9,13 +9,14 @@ def label_counts(path: Path) -> dict[str, float] | None:
     Raises:
         ScoresError: the `.beton` names no classes.
     """
+    if path.suffix != ".beton":
+        return None
+
     import numpy as np
 
     from fasttrain.base.errors import ScoresError
     from fasttrain.beton_build.reader import BetonReader
 
-    if path.suffix != ".beton":
-        return None
     with BetonReader(path) as reader:
         names, labels = reader.class_names, np.asarray(reader.labels)
     if not names:

@@ -72,7 +72,7 @@ def ensemble(
 ) -> None:
     """Combine the scores of several models."""
     from fasttrain.base.config import load_settings
-    from fasttrain.scores.ensemble import NAMED_WEIGHTS, EnsembleSettings, ensemble_files
+    from fasttrain.scores.ensembles.ensemble import NAMED_WEIGHTS, EnsembleSettings, ensemble_files
 
     if factor is not None and weights != "accuracy":
         raise typer.BadParameter("an exponent belongs to --weights accuracy", param_hint="--factor")

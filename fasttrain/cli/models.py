@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fasttrain.base.config import apply_overrides, load_settings, read_config
 from fasttrain.cli.output import JsonOption, finish
 
 if TYPE_CHECKING:
@@ -154,6 +153,8 @@ def train(
         "schedule": _given(schedule_group) or None,
         "augment": _given(augment_group) or None,
     }
+    from fasttrain.base.config import apply_overrides, load_settings, read_config
+
     values = _merge(read_config(config) if config else {}, _given(given))
     values = apply_overrides(values, set_ or [])
     if "data" not in values:

@@ -62,8 +62,8 @@ def pseudo(
     json: JsonOption = False,
 ) -> None:
     """Write confident predictions as labels for another round of training: build OUT.beton --labels FILE --ids FILE."""
-    from fasttrain.scores.pseudo import write_pseudo_labels
-    from fasttrain.scores.selection import PseudoRules, read_class_rules
+    from fasttrain.scores.selection.pseudo import write_pseudo_labels
+    from fasttrain.scores.selection.rules import PseudoRules, read_class_rules
     from fasttrain.scores.table import ScoreTable
 
     if top is not None and (threshold, at_least, at_most, class_quantile) != (None,) * 4:
@@ -119,7 +119,7 @@ def clean(
 ) -> None:
     """List labels that are probably wrong, by confident learning (cleanlab) on out-of-fold scores."""
     from fasttrain.base.console import print_table
-    from fasttrain.scores.cleaning import find_suspects, write_suspects
+    from fasttrain.scores.selection.cleaning import find_suspects, write_suspects
     from fasttrain.scores.table import ScoreTable
 
     suspects = find_suspects([(str(path), ScoreTable.read(path)) for path in tables], method)

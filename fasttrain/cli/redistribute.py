@@ -89,7 +89,7 @@ def redistribute(
     """
     from fasttrain.base.config import load_settings
     from fasttrain.base.process import check_launch, is_main, rank, world_size
-    from fasttrain.scores import redistribute as room
+    from fasttrain.scores.redistribution import redistribute as room
     from fasttrain.scores.table import ScoreTable
 
     if sensitivity and method != "sinkhorn":

@@ -23,8 +23,8 @@ def evaluate(
 ) -> None:
     """Measure a score table: top-1, top-5, loss, macro F1, also of re-distributed labels."""
     from fasttrain.base.console import print_table
-    from fasttrain.scores.evaluate import evaluate as measure
-    from fasttrain.scores.imports import read_labels
+    from fasttrain.scores.files.label_files import read_labels
+    from fasttrain.scores.measures.evaluate import evaluate as measure
     from fasttrain.scores.table import ScoreTable
 
     scores = ScoreTable.read(table)

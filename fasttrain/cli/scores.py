@@ -38,7 +38,7 @@ def import_(
     json: JsonOption = False,
 ) -> None:
     """Turn a file of scores into a score table."""
-    from fasttrain.scores.imports import import_scores
+    from fasttrain.scores.files.imports import import_scores
 
     table = import_scores(source, kind, classes=classes, labels=labels, ids=ids, val_top1=val_top1)
     table.write(out)
@@ -52,7 +52,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a score table for other programs."""
-    from fasttrain.scores.exports import export_scores
+    from fasttrain.scores.files.exports import export_scores
     from fasttrain.scores.table import ScoreTable
 
     finish(export_scores(ScoreTable.read(table), out, header=header), json)
@@ -75,7 +75,7 @@ def submit(
     json: JsonOption = False,
 ) -> None:
     """Write a submission."""
-    from fasttrain.scores.submit import write_submission
+    from fasttrain.scores.files.submit import write_submission
     from fasttrain.scores.table import ScoreTable
 
     first, _, second = columns.partition(",")

@@ -9,7 +9,7 @@ from fasttrain.cli.output import JsonOption, finish
 
 if TYPE_CHECKING:
     from fasttrain.report.scores import ScoresView
-    from fasttrain.scores.show import Shown
+    from fasttrain.scores.measures.show import Shown
 
 BAR = 40  # characters of the longest bar of a histogram
 HIDDEN = ("classes", "shape", "confidence", "predicted_counts", "assigned_counts", "meta", "first")
@@ -23,8 +23,8 @@ def show(
 ) -> None:
     """Look into score tables: shape, accuracy if labelled, confidence, classes; of several, how far they agree."""
     from fasttrain.base.console import emit_json
-    from fasttrain.scores.agreement import agreement_matrix
-    from fasttrain.scores.show import describe, look_at
+    from fasttrain.scores.measures.agreement import agreement_matrix
+    from fasttrain.scores.measures.show import describe, look_at
     from fasttrain.scores.table import ScoreTable
 
     opened = [(str(path), ScoreTable.read(path)) for path in tables]

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.errors import ScoresError
-from fasttrain.scores.arrow_arrays import as_one, to_arrow, to_numpy
-from fasttrain.scores.value_check import LOG_PROB_LIMIT, are_bad
+from fasttrain.scores.files.arrow_arrays import as_one, entries, strings, to_arrow, to_numpy
+from fasttrain.scores.files.value_check import LOG_PROB_LIMIT, are_bad
 
 Kind = Literal["logits", "log_probs", "probs"]
 Rows = slice | np.ndarray
 FORMAT_VERSION = 1
 # Whole-matrix work goes in row blocks of about so many entries, so that its float64 copies stay small.
-BLOCK_ENTRIES = 1 << 21
+BLOCK_ENTRIES = 1 << 19
 
 
 @dataclass
@@ -164,7 +164,7 @@ class ScoreTable:
         """Write the table as an Arrow IPC file, atomically."""
         flat = to_arrow(self.scores.reshape(-1))
         columns: dict[str, pa.Array] = {
-            "id": pa.array(self.ids, pa.string()),
+            "id": strings(self.ids),
             "label": to_arrow(self.labels, self.labels >= 0),
             "scores": pa.FixedSizeListArray.from_arrays(flat, len(self.classes)),
         }
@@ -204,7 +204,7 @@ class ScoreTable:
 
         return cls(
             ids=table["id"].to_pylist(),
-            scores=to_numpy(as_one(table["scores"]).flatten()).reshape(table.num_rows, len(header["classes"])),
+            scores=to_numpy(entries(as_one(table["scores"]))).reshape(table.num_rows, len(header["classes"])),
             classes=header["classes"],
             kind=header["kind"],
             labels=to_numpy(as_one(table["label"]), -1),

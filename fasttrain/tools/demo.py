@@ -166,7 +166,7 @@ class _Demo:
         self.result.scores[model] = ScoreTable.read(out)
 
     def ensemble(self) -> None:
-        from fasttrain.scores.ensemble import ensemble
+        from fasttrain.scores.ensembles.ensemble import ensemble
 
         out = self._table("ensemble")
         self._announce("ensemble", *(self._table(model) for model in self.result.scores), out=out)
@@ -182,7 +182,7 @@ class _Demo:
         self.result.wrong_prior = self._redistributed("wrong_prior", str(self.out / PRIOR))
 
     def _redistributed(self, name: str, prior: str) -> ScoreTable:
-        from fasttrain.scores.redistribute import RedistributeSettings, redistribute
+        from fasttrain.scores.redistribution.redistribute import RedistributeSettings, redistribute
 
         out = self._table(name)
         self._announce("redistribute", self._table("ensemble"), out=out, prior=prior)
@@ -192,8 +192,8 @@ class _Demo:
         return table
 
     def pseudo(self) -> None:
-        from fasttrain.scores.pseudo import write_pseudo_labels
-        from fasttrain.scores.selection import PseudoRules
+        from fasttrain.scores.selection.pseudo import write_pseudo_labels
+        from fasttrain.scores.selection.rules import PseudoRules
 
         table, out = self._table("redistributed"), self.out / PSEUDO
         self._announce("pseudo", table, threshold=self.settings.threshold, out=out)
@@ -202,7 +202,7 @@ class _Demo:
         self.result.figures["pseudo"] = {**figures, "correct": _correct_labels(out, self.result.redistributed)}
 
     def submit(self) -> None:
-        from fasttrain.scores.submit import write_submission
+        from fasttrain.scores.files.submit import write_submission
 
         out = self.out / SUBMISSION
         self._announce("submit", self._table("redistributed"), out=out)

@@ -45,7 +45,7 @@ def test_an_error_is_one_sentence_unless_debugging():
     assert "Traceback" in run("info", "absent.beton", "--debug").stderr
 
 
-@pytest.mark.parametrize("module", ["fasttrain.beton_build.build", "fasttrain.scores.redistribute"])
+@pytest.mark.parametrize("module", ["fasttrain.beton_build.build", "fasttrain.scores.redistribution.redistribute"])
 def test_rooms_without_torch(module):
     code = f"import sys; import {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,5 @@
 """The commands ensemble and scores adjust, as a user runs them."""
 
-import json
 import os
 import pickle
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from fasttrain.scores.table import ScoreTable
 
 from ..scores.made_tables import models, written
+from .called import fasttrain
 
 STARTED = """
 import sys
@@ -20,13 +20,6 @@ app(sys.argv[1:], standalone_mode=False)
 slow = [name for name in ("torch", "pandas", "scipy.optimize", "scipy.stats", "matplotlib") if name in sys.modules]
 sys.exit(f"imported: {slow}" if slow else 0)
 """
-
-
-def fasttrain(*arguments: object, ok: bool = True) -> dict:
-    command = [sys.executable, "-m", "fasttrain.cli.app", *map(str, arguments), *(("--json",) if ok else ())]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode == 0) is ok, result.stderr
-    return json.loads(result.stdout) if ok else {"code": result.returncode, "error": result.stderr.strip()}
 
 
 @pytest.fixture

@@ -1,21 +1,13 @@
 """The commands ``pseudo`` and ``clean``, and that their files lead to another round of training."""
 
 import csv
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from fasttrain.scores.table import ScoreTable
 
-
-def fasttrain(*arguments: object, ok: bool = True) -> dict:
-    command = [sys.executable, "-m", "fasttrain.cli.app", *map(str, arguments), *(("--json",) if ok else ())]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode == 0) is ok, result.stderr
-    return json.loads(result.stdout) if ok else {"code": result.returncode, "error": result.stderr.strip()}
+from .called import fasttrain
 
 
 @pytest.fixture

@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from .called import fasttrain
+
 CLASSES = ["aeroplane", "bicycle", "boat", "bus", "car", "chair", "diningtable", "motorbike", "sofa", "train"]
-
-
-def fasttrain(*arguments: object, ok: bool = True) -> dict:
-    command = [sys.executable, "-m", "fasttrain.cli.app", *map(str, arguments), *(("--json",) if ok else ())]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode == 0) is ok, result.stderr
-    return json.loads(result.stdout) if ok else {"code": result.returncode, "error": result.stderr.strip()}
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from fasttrain.scores.marginals import Marginals
-from fasttrain.scores.passes import HostPasses
-from fasttrain.scores.rounding import round_greedy
+from fasttrain.scores.redistribution.marginals import Marginals
+from fasttrain.scores.redistribution.passes import HostPasses
+from fasttrain.scores.redistribution.rounding import round_greedy
 from fasttrain.scores.table import ScoreTable
 
 

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from fasttrain.tools.bench.contestant_process import print_figures
-from fasttrain.tools.bench.score_solvers import SOLVERS, Problem, marginal_error
+from fasttrain.tools.bench.score_solvers import ITERATIONS, SOLVERS, Problem, marginal_error, plain_iterations
 
 CALLS = 5  # of which the median counts, after one that does not
+LONG_S = 2.0
+SHORT_S = 0.05
+ALLOWED = 0.75  # of the time that a contestant has, for what can be foreseen: it ends itself, and says how far it came
 EXP_COLUMNS = 1024  # of the row whose exponentials are taken again and again: it stays in the first-level cache
 
 
@@ -93,7 +96,7 @@ def _ensemble(folder: Path, options: dict[str, Any], using: str) -> dict[str, An
 
 def _redistribute(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Solves a second, and the memory above that of the imports: what is mapped of the table's file is not counted."""
-    from fasttrain.scores.redistribute import redistribute
+    from fasttrain.scores.redistribution.redistribute import redistribute
     from fasttrain.scores.table import ScoreTable
     from fasttrain.tools.bench.memory import PeakMemory
 
@@ -109,31 +112,66 @@ def _redistribute(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     return figures if peak is None else {**figures, "peak_and_table": (peak + scores.nbytes) / scores.nbytes}
 
 
+def _iteration(name: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Iterations a second: what so many take beyond one, so that preparing, compiling and making the plan do not count.
+
+    There are more of them where nine take less than what is beside them.
+    """
+    solver = ITERATIONS[name](_problem(folder, options))
+    beside = min(_repeated(solver.ready(1)))
+    count, seconds = 9, 0.0
+    while count < options["most_iterations"]:
+        seconds = min(_repeated(solver.ready(1 + count))) - beside
+        if seconds > max(beside, SHORT_S):
+            return {"value": count / seconds, "iterations": count}
+        count *= 5
+    raise RuntimeError("the problem is too small to time an iteration; take more --peer-rows")
+
+
+def _repeated(work: Callable[[], object]) -> list[float]:
+    """Seconds of some calls, of a single one if that is long."""
+    found = [_once(work)]
+    while len(found) < CALLS and sum(found) < LONG_S:
+        found.append(_once(work))
+    return found
+
+
 def _solve(name: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Solves a second to a marginal error (of the plan, L1): iterations are doubled until it is reached."""
-    scores = np.array(mapped(folder, options)[: options["peer_rows"]])
-    problem = Problem(scores, options["eps"], options["threads"])
-    prepared = SOLVERS[name](problem)
-    if options["iterations"]:
-        prepared(1)
-        return {"value": options["iterations"] / _once(lambda: prepared(options["iterations"]))}
-    iterations = 4
-    while iterations <= options["most_iterations"]:
+    """Solves a second to a marginal error (of the plan, L1).
+
+    The first try has the iterations that the plain algorithm needs, each further one half as many more. The one that
+    comes to the error counts; what compiling and the look at its plan take does not.
+    """
+    began = time.perf_counter()
+    problem = _problem(folder, options)
+    solver = SOLVERS[name](problem)
+    solver.ready(1)()
+    iterations = plain_iterations(problem, options["most_iterations"])
+    while True:
+        work = solver.ready(iterations)
         start = time.perf_counter()
-        plan = prepared(iterations)
+        found = work()
         seconds = time.perf_counter() - start
-        error = marginal_error(plan)
+        error = marginal_error(solver.plan(found))
         if error <= options["tolerance"]:
-            return {"value": 1 / seconds, "iterations": iterations, "marginal_error": error}
-        iterations *= 2
-    raise RuntimeError(f"marginal error {error:.2g} after {iterations // 2} iterations")
+            spent = iterations if solver.spent is None else solver.spent(found)
+            return {"value": 1 / seconds, "iterations": spent, "marginal_error": error}
+        late = time.perf_counter() - began + 2 * seconds > ALLOWED * options["timeout_s"]
+        if late or 2 * iterations > 3 * options["most_iterations"]:
+            raise RuntimeError(f"marginal error {error:.2g} after {iterations} iterations, {seconds:.3g} s")
+        iterations += -(-iterations // 2)
+
+
+def _problem(folder: Path, options: dict[str, Any]) -> Problem:
+    scores = np.array(mapped(folder, options)[: options["peer_rows"]])
+    return Problem(scores, options["eps"], options["threads"], options["tolerance"])
 
 
 def run(name: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The figures of a contestant."""
     kind, _, which = name.partition(":")
-    if kind == "solve":
-        return _solve(which, folder, options)
+    if kind in ("iteration", "solve"):
+        return (_iteration if kind == "iteration" else _solve)(which, folder, options)
     if kind == "pass" and which in ("native", "plain"):
         return _pass(folder, options, which)
     if kind == "ensemble":

@@ -1,18 +1,22 @@
-"""Entropic optimal transport with equal row and column sums, by this package's pass and by other libraries.
+"""Entropic optimal transport with equal row sums and equal column sums, by this package and by other libraries.
 
-Each maker gets the problem ready as the library wants it; what it returns takes a number of iterations and gives the
-plan's row sums and column sums, both of which should be those asked for.
+A maker gets the problem ready as its library wants it. What it returns compiles where the library does so, for a number
+of iterations, and gives a call that does nothing else than these, and the plan that they lead to apart from that.
 """
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-Sums = tuple[np.ndarray, np.ndarray]  # of the plan's rows and columns, as shares of what they should be
-Solver = Callable[[int], Sums]
+# Levels of temperature that POT's eps-scaling takes at the least.
+POT_LEVELS = 35
+STABILIZED = ("sinkhorn_stabilized", "sinkhorn_epsilon_scaling")
+NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -21,55 +25,118 @@ class Problem:
 
     Attributes:
         threads: of each solver.
+        tolerance: L1 marginal error that is enough, for solvers that stop of their own accord.
     """
 
     scores: np.ndarray
     eps: float
     threads: int
+    tolerance: float = 0.0
 
-    def cost(self) -> np.ndarray:
-        """(N, C) float64 as solvers of transport want it: small is good, and no less than 0."""
-        cost = -self.scores.astype(np.float64)
-        return cost - cost.min()
+    def cost(self, dtype: type = np.float64) -> np.ndarray:
+        """(N, C) as solvers of transport want it: small is good, and no less than 0."""
+        cost = -self.scores.astype(dtype)
+        cost -= cost.min()
+        return cost
 
-    def shares(self) -> tuple[np.ndarray, np.ndarray]:
+    def shares(self, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
         """Marginals (N,) and (C,)."""
-        return tuple(np.full(size, 1 / size) for size in self.scores.shape)  # type: ignore[return-value]
+        return tuple(np.full(size, 1 / size, dtype) for size in self.scores.shape)  # type: ignore[return-value]
 
 
-def marginal_error(sums: Sums) -> float:
-    """L1 distance of the marginals from those asked for, rows and columns together."""
-    return float(sum(np.abs(one - 1).mean() for one in sums))
+@dataclass(frozen=True)
+class Solver:
+    """A library with a problem.
+
+    Attributes:
+        ready: from a number of iterations to the call that does them.
+        plan: from what such a call returned to the plan (N, C).
+        spent: likewise to the passes that it took, where these are not the iterations asked for.
+    """
+
+    ready: Callable[[int], Callable[[], Any]]
+    plan: Callable[[Any], np.ndarray]
+    spent: Callable[[Any], int] | None = None
 
 
-def _ours(problem: Problem) -> Solver:
+def marginal_error(plan: np.ndarray) -> float:
+    """L1 distance of a plan's row sums from 1 / N and of its column sums from 1 / C, together."""
+    sums = plan.sum(1, dtype=np.float64), plan.sum(0, dtype=np.float64)
+    return float(sum(np.abs(one - 1 / len(one)).sum() for one in sums))
+
+
+def plain_iterations(problem: Problem, most: int) -> int:
+    """Iterations that Sinkhorn's plain algorithm takes to the tolerance, as most solvers here do it; at most `most`."""
+    from fasttrain.kernels.softmax_colsum import softmax_colsum
+
+    rows, columns = problem.scores.shape
+    v = np.zeros(columns)
+    for done in range(most):
+        sums = softmax_colsum(problem.scores, v, problem.eps, threads=problem.threads)
+        if done and np.abs(sums / rows - 1 / columns).sum() <= problem.tolerance:
+            return done
+        v += np.log(rows / columns) - np.log(sums)
+    return most
+
+
+def _own_plan(problem: Problem, v: np.ndarray) -> np.ndarray:
+    values = problem.scores.astype(np.float64) / problem.eps + v
+    values -= values.max(1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(1, keepdims=True) * len(values)
+    return values
+
+
+def _own_iterations(problem: Problem) -> Solver:
+    """Plain updates, one pass each: what is compared iteration by iteration."""
     from fasttrain.kernels.softmax_colsum import softmax_colsum
 
     rows, columns = problem.scores.shape
 
-    def solve(iterations: int) -> Sums:
-        v, sums = np.zeros(columns), np.zeros(columns)
+    def run(iterations: int) -> np.ndarray:
+        v = np.zeros(columns)
         for _ in range(iterations):
             sums = softmax_colsum(problem.scores, v, problem.eps, threads=problem.threads)
             v += np.log(rows / columns) - np.log(sums)
-        return np.ones(rows), sums * (columns / rows)
+        return v
 
-    return solve
+    return Solver(lambda iterations: partial(run, iterations), lambda v: _own_plan(problem, v))
 
 
-def _pot(method: str) -> Callable[[Problem], Solver]:
+def _own(problem: Problem) -> Solver:
+    """The solver of `fasttrain redistribute --equality`, temperatures above the last one included."""
+    from fasttrain.scores.redistribution.marginals import Marginals
+    from fasttrain.scores.redistribution.passes import HostPasses
+    from fasttrain.scores.redistribution.sinkhorn import solve
+
+    rows, columns = problem.scores.shape
+    passes = HostPasses(problem.scores, threads=problem.threads)
+    counts = np.full(columns, rows / columns)
+    call = partial(solve, passes, Marginals(counts, counts), eps=problem.eps, tolerance=problem.tolerance)
+    return Solver(
+        lambda iterations: partial(call, max_iterations=iterations),
+        lambda found: _own_plan(problem, found.v),
+        lambda found: found.iterations,
+    )
+
+
+def _pot(method: str, dtype: type = np.float64) -> Callable[[Problem], Solver]:
     def make(problem: Problem) -> Solver:
         import ot
 
-        cost, (a, b) = problem.cost(), problem.shares()
+        cost, (a, b) = problem.cost(dtype), problem.shares(dtype)
 
-        def solve(iterations: int) -> Sums:
-            # No check before the end: what it would take is not the solver's.
+        def ready(iterations: int) -> Callable[[], np.ndarray]:
+            # No look at the error where it can be left out: it would take a plan.
             options: dict[str, Any] = {"numItermax": iterations, "stopThr": 0.0, "warn": False}
-            plan = ot.sinkhorn(a, b, cost, problem.eps, method=method, **options)
-            return plan.sum(1) / a, plan.sum(0) / b
+            if method in STABILIZED:
+                # Scalings begin at 1 / N. Above tau they go into the kernel, which is then made anew.
+                options |= {"print_period": NEVER, "tau": 1e3 * max(cost.shape)}
+            if method == "sinkhorn_epsilon_scaling":
+                options |= {"numItermax": POT_LEVELS, "numInnerItermax": -(-iterations // POT_LEVELS)}
+            return partial(ot.sinkhorn, a, b, cost, problem.eps, method=method, **options)
 
-        return solve
+        return Solver(ready, lambda plan: plan)
 
     return make
 
@@ -79,44 +146,48 @@ def _geomloss(problem: Problem) -> Solver:
     from geomloss import ot as geomloss
 
     torch.set_num_threads(problem.threads)
-    cost = torch.from_numpy(problem.cost().astype(np.float32))
-    a, b = (torch.from_numpy(share.astype(np.float32)) for share in problem.shares())
-
-    def solve(iterations: int) -> Sums:
-        plan = geomloss.solve(cost, reg=problem.eps, a=a, b=b, max_iter=iterations).plan
-        return (plan.sum(1) / a).numpy(), (plan.sum(0) / b).numpy()
-
-    return solve
+    cost = torch.from_numpy(problem.cost(np.float32))
+    a, b = (torch.from_numpy(share) for share in problem.shares(np.float32))
+    call = partial(geomloss.solve, cost, reg=problem.eps, a=a, b=b)
+    return Solver(lambda iterations: partial(call, max_iter=iterations), lambda found: found.plan.numpy())
 
 
 def _ott(problem: Problem) -> Solver:
+    if hasattr(os, "sched_setaffinity"):  # XLA takes a thread for each core that it may use
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: problem.threads])
+    import jax
     import jax.numpy as jnp
     from ott.geometry.geometry import Geometry
     from ott.problems.linear.linear_problem import LinearProblem
     from ott.solvers.linear.sinkhorn import Sinkhorn
 
-    cost = jnp.asarray(problem.cost().astype(np.float32))
-    a, b = (jnp.asarray(share, jnp.float32) for share in problem.shares())
-    transport = LinearProblem(Geometry(cost, epsilon=problem.eps), a, b)
+    cost, (a, b) = problem.cost(np.float32), problem.shares(np.float32)
+    geometry = Geometry(jnp.asarray(cost), epsilon=problem.eps)
+    transport = LinearProblem(geometry, jnp.asarray(a), jnp.asarray(b))
 
-    def solve(iterations: int) -> Sums:
-        limits = {"min_iterations": iterations, "max_iterations": iterations, "inner_iterations": min(iterations, 10)}
-        found = Sinkhorn(threshold=0.0, **limits)(transport)
-        sums = [np.asarray(found.marginal(axis)) for axis in (1, 0)]
-        return sums[0] / np.asarray(a), sums[1] / np.asarray(b)
+    def ready(iterations: int) -> Callable[[], Any]:
+        limits = {"min_iterations": iterations, "max_iterations": iterations, "inner_iterations": iterations}
+        compiled = jax.jit(Sinkhorn(threshold=0.0, **limits)).lower(transport).compile()
+        return lambda: jax.block_until_ready(compiled(transport).potentials)
 
-    return solve
+    def plan(potentials: Any) -> np.ndarray:
+        return np.asarray(geometry.transport_from_potentials(*potentials))
+
+    return Solver(ready, plan)
 
 
-SOLVERS: dict[str, Callable[[Problem], Solver]] = {
-    "fasttrain": _ours,
+Makers = dict[str, Callable[[Problem], Solver]]
+_PEERS: Makers = {
     "pot-log": _pot("sinkhorn_log"),
+    "pot-log-float32": _pot("sinkhorn_log", np.float32),
     "pot-stabilized": _pot("sinkhorn_stabilized"),
-    "pot-scaling": _pot("sinkhorn_epsilon_scaling"),
     "pot": _pot("sinkhorn"),
     "geomloss": _geomloss,
     "ott": _ott,
 }
+# Timed iteration by iteration, and as a whole.
+ITERATIONS: Makers = {"fasttrain": _own_iterations, **_PEERS}
+SOLVERS: Makers = {"fasttrain": _own, **_PEERS, "pot-scaling": _pot("sinkhorn_epsilon_scaling")}
 _PACKAGES = {"pot": ("ot", "POT"), "geomloss": ("geomloss", "geomloss"), "ott": ("ott", "ott-jax")}
 
 

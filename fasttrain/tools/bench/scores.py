@@ -20,10 +20,15 @@ from fasttrain.tools.bench.measure import (
     ratio,
     scratch_folder,
 )
-from fasttrain.tools.bench.score_solvers import SOLVERS, missing
+from fasttrain.tools.bench.score_solvers import ITERATIONS, SOLVERS, missing
 
 FILES = 4  # tables that are written; larger ensembles read them again
 BLOCK_ROWS = 1024
+THREAD_SETTINGS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)  # read by peers' libraries as they load
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,11 @@ class ScoresBench:
         rows, columns: of the float16 table.
         eps: temperature of the pass and of the solvers.
         tables: of the ensemble, which has a tenth of the rows.
-        peer_rows: of the problem that peers solve; they hold it several times in float64.
-        tolerance: L1 marginal error to which they solve it.
+        peer_rows: of the problem whose iterations are timed; peers hold it several times in float64.
+        solve_rows: of the problem that is solved whole.
+        tolerance: L1 marginal error to which it is solved.
         threads: of each contestant; None for one a core.
-        only: names of contestants; empty for all that are installed.
+        only: names of contestants, or ``iteration`` or ``solve`` for all of that work; empty for all that are there.
     """
 
     rows: int = 90_000
@@ -45,6 +51,7 @@ class ScoresBench:
     eps: float = 0.2
     tables: int = 17
     peer_rows: int = 9_000
+    solve_rows: int = 2_000
     tolerance: float = 1e-3
     threads: int | None = None
     rounds: int = 5
@@ -70,11 +77,17 @@ def bench_scores(settings: ScoresBench) -> dict[str, Any]:
     with scratch_folder(settings.scratch) as folder:
         generate(folder, settings.rows, settings.columns)
         contestants = [one for one in _contestants(folder, settings, threads) if one.name not in _out(absent)]
-        unknown = sorted(set(settings.only) - {one.name for one in contestants})
+        names, works = {one.name for one in contestants}, {one.labels["work"] for one in contestants}
+        unknown = sorted(set(settings.only) - names - works)
         if unknown:
             known = ", ".join(one.name for one in contestants)
             raise ConfigError(f"no contestant is named {unknown[0]!r} here; there are: {known}")
-        chosen = [one for one in contestants if not settings.only or one.name in settings.only]
+        of_works = set(settings.only) - names
+        chosen = [
+            one
+            for one in contestants
+            if not settings.only or one.name in settings.only or one.labels["work"] in of_works
+        ]
         outcomes = interleaved(chosen, settings.rounds, settings.timeout_s)
     return {
         "machine": machine_facts(),
@@ -83,6 +96,7 @@ def bench_scores(settings: ScoresBench) -> dict[str, Any]:
         "eps": settings.eps,
         "tables": settings.tables,
         "peer_rows": settings.peer_rows,
+        "solve_rows": settings.solve_rows,
         "tolerance": settings.tolerance,
         "results": [_exact(outcome) for outcome in outcomes],
         "ratios": _ratios(outcomes),
@@ -132,6 +146,7 @@ def _contestants(folder: Path, settings: ScoresBench, threads: int) -> list[Cont
     def add(name: str, work: str, key: str, options: dict[str, Any], unit: str) -> None:
         labels = {"work": work, "threads": threads}
         command = python_command("fasttrain.tools.bench.score_contestant", key, folder, json.dumps(options))
+        command = ["env", *(f"{name}={threads}" for name in THREAD_SETTINGS), *command]
         found.append(Contestant(name, labels, command, unit))
 
     for name, key in (("pass", "pass:native"), ("read", "read"), ("exp", "exp")):
@@ -141,11 +156,12 @@ def _contestants(folder: Path, settings: ScoresBench, threads: int) -> list[Cont
     for name, key in (("ensemble", "native"), ("ensemble-numpy", "plain"), ("ensemble-torch", "torch")):
         add(name, "ensemble", f"ensemble:{key}", ensemble, "ensembles/s")
     add("redistribute", "redistribute", "redistribute", shared, "solves/s")
+    limits = {"most_iterations": 4096, "timeout_s": settings.timeout_s}
+    for name in ITERATIONS:
+        add(f"iteration-{name}", "iteration", f"iteration:{name}", {**peers, **limits}, "iterations/s")
+    whole = {**peers, **limits, "peer_rows": min(settings.solve_rows, settings.rows)}
     for name in SOLVERS:
-        add(f"iteration-{name}", "iteration", f"solve:{name}", {**peers, "iterations": 10}, "iterations/s")
-    for name in SOLVERS:
-        limits = {"iterations": 0, "most_iterations": 4096}
-        add(f"solve-{name}", "solve", f"solve:{name}", {**peers, **limits}, "solves/s")
+        add(f"solve-{name}", "solve", f"solve:{name}", whole, "solves/s")
     return found
 
 

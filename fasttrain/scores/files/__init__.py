@@ -1,0 +1,1 @@
+"""Score tables and labels in files: opened, checked, imported, exported, submitted."""

@@ -1,0 +1,1 @@
+"""What score tables are worth: accuracy, calibration, agreement."""

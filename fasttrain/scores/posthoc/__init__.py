@@ -1,0 +1,1 @@
+"""Scores adjusted after inference: temperature, logit adjustment, rules on pairs of classes."""

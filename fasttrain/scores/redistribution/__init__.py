@@ -1,0 +1,1 @@
+"""Labels under what is known of the class counts: priors, the solver and its passes, rounding."""
