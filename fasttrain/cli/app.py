@@ -26,6 +26,7 @@ from fasttrain.cli import (
     redistribute,
     runs,
     scores,
+    segment,
     soup,
 )
 
@@ -40,7 +41,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, corrupt, masks, models, soup, scores, ensemble, redistribute, pseudo, recipe),
+    *(data, corrupt, masks, models, segment, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:
