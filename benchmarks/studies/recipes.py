@@ -99,7 +99,7 @@ def run(twin: str, sources: list[Path], chosen: list[str]) -> None:
 
 def table() -> str:
     """Top-1 of each recipe by round and step, in Markdown; several models or seeds of a step as their mean."""
-    runs = json.loads(RESULTS.read_text())["runs"]
+    runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else {}
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, entry in runs.items():  # seeds are one row
         words = [word for word in name.split() if not word.startswith(("seed=", "seeds="))]
@@ -108,9 +108,8 @@ def table() -> str:
     for name, entries in groups.items():
         for label in rounds_of(entries[0]):
             cells = [accuracy(entries, label, templates) for templates in STEPS.values()]
-            minutes = [entry["minutes"] for entry in entries if entry["minutes"] is not None]
-            last = label == rounds_of(entries[0])[-1]
-            shown = f"{statistics.mean(minutes):.0f}" if last and minutes else ""
+            minutes = [entry["minutes"] or entry["seconds"] / 60 for entry in entries]  # of stages, where it went on
+            shown = f"{statistics.mean(minutes):.0f}" if label == rounds_of(entries[0])[-1] else ""
             lines.append(f"| {name} | {label} | {' | '.join(cells)} | {shown} |")
     return "\n".join(lines)
 

@@ -116,7 +116,7 @@ def _of_ensemble(view: RecipeView, stage: StageView, one: Measure, of: Any) -> I
     if stage.kind != "ensemble":
         return
     members = [measured for source in view.sources(stage, "tables") if (measured := of(source)) is not None]
-    if not members:
+    if len(members) < 2:
         return
     mean = sum(member.top1 for member in members) / len(members)
     best = max(members, key=lambda member: member.top1)
