@@ -42,14 +42,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ranks_find_what_one_process_finds(tables, tmp_path, options):
     options = [tables / option if str(option).endswith(".arrow") else option for option in options]
     reports, results = [], []
-    for ranks in (1, 3):
+    for ranks in (1, 2):
         out = tmp_path / f"{ranks}.arrow"
         reports.append(fasttrain("redistribute", tables / "target.arrow", "--out", out, *options, ranks=ranks))
         results.append(ScoreTable.read(out))
-    one, three = reports
-    assert three.keys() == one.keys()
+    one, two = reports
+    assert two.keys() == one.keys()
     for key in ("samples", "changed", "iterations", "converged", "count_min", "count_max", "top1_after", "sensitivity"):
-        assert three.get(key) == one.get(key), key
+        assert two.get(key) == one.get(key), key
     np.testing.assert_array_equal(results[1].assigned, results[0].assigned)
     np.testing.assert_allclose(results[1].assigned_p, results[0].assigned_p, atol=1e-3)
 

@@ -21,7 +21,9 @@ def test_all_of_this_in_the_interpreter() -> None:
 @pytest.mark.parametrize("shape", cases.SHAPES)
 def test_finish(shape: tuple[int, int], dtype: torch.dtype) -> None:
     pixels, target = cases.batch(6, *shape), cases.target(dtype)
-    for jitter in (None, cases.jitter(6), cases.jitter(6, contrast=False)):
+    # Types differ in the last step alone, so that one kind of jitter is enough for the others.
+    kinds = (None, cases.jitter(6), cases.jitter(6, contrast=False))
+    for jitter in kinds if dtype == torch.float32 else kinds[1:2]:
         reference = device_stage.finish(pixels, target, jitter, using="plain")
         ours = device_stage.finish(pixels.to(DEVICE), target, jitter, using="triton")
         assert ours.is_contiguous(memory_format=torch.channels_last)
@@ -42,11 +44,10 @@ def test_the_mean_of_large_images_is_summed_in_parts() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (9, 11), (33, 47)])
 def test_gather(shape: tuple[int, int], padding: str) -> None:
     images, crops = cases.batch(6, *shape), cases.crops(8, 6, *shape, padding)
-    for dtype in (torch.float32, torch.bfloat16):
-        for jitter in (None, cases.jitter(8)):
-            target = cases.target(dtype)
-            reference = device_stage.gather(images, crops, target, jitter, using="plain")
-            cases.assert_same(device_stage.gather(images.to(DEVICE), crops, target, jitter, using="triton"), reference)
+    for dtype, jitter in ((torch.float32, cases.jitter(8)), (torch.bfloat16, None)):
+        target = cases.target(dtype)
+        reference = device_stage.gather(images, crops, target, jitter, using="plain")
+        cases.assert_same(device_stage.gather(images.to(DEVICE), crops, target, jitter, using="triton"), reference)
 
 
 VIEWS = [

@@ -35,7 +35,7 @@ class Problem:
 
     def cost(self, dtype: type = np.float64) -> np.ndarray:
         """(N, C) as solvers of transport want it: small is good, and no less than 0."""
-        cost = -self.scores.astype(dtype)
+        cost: np.ndarray = -self.scores.astype(dtype)
         cost -= cost.min()
         return cost
 
