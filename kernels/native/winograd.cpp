@@ -24,6 +24,7 @@ class Scratch {
  public:
   float* floats(std::size_t count) {
     if (count > size_) {
+      size_ = 0;
       memory_.reset();
       memory_.reset(static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t{64})));
       size_ = count;
