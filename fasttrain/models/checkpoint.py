@@ -28,7 +28,9 @@ class CheckpointInfo:
         averaged: True when the weights are an exponential moving average.
         metrics: validation figures of these weights, and on which data they were measured.
         head: what the model ends in, as `fasttrain.models.heads.HeadSettings`; None for timm's own classifier.
-        train_counts: samples of each class in the training data; None if unknown.
+        train_counts: samples of each class in the training data (segmentation: pixels); None if unknown.
+        segmenter: what a segmentation model is made of, as `fasttrain.models.segmentation.SegmenterSettings`, with the
+            `palette` of its classes and the `crop` that it was trained on; None for a classifier.
         soup: of which checkpoints these weights are the mean, and what they were chosen on; None for those of training.
     """
 
@@ -42,6 +44,7 @@ class CheckpointInfo:
     head: dict[str, Any] | None = None
     soup: dict[str, Any] | None = None
     train_counts: list[int] | None = None
+    segmenter: dict[str, Any] | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any], path: str | Path) -> "CheckpointInfo":

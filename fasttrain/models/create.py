@@ -11,6 +11,8 @@ from fasttrain.loading.views import EvalView, eval_view
 from fasttrain.models import airbench as airbench  # which tells timm of its models
 from fasttrain.models.heads import CosineHead, HeadSettings, classifier_names, put_head
 
+IMAGENET_OUTPUTS = 1000
+
 
 def list_models(pattern: str = "") -> list[str]:
     """Names of the models that `create_model` knows, those that match a wildcard `pattern` if one is given."""
@@ -77,11 +79,23 @@ def eval_view_of(name: str, size: int | None = None) -> EvalView:
     )
 
 
-def _pretrained_config(name: str) -> dict[str, Any]:
-    """timm's record of a model's weights; {} for a model that has none."""
+def known_model(name: str, otherwise: str = "`fasttrain train --list-models` names them") -> None:
+    """Refuse a name that timm does not know.
+
+    Args:
+        otherwise: what to say where no name is like it.
+
+    Raises:
+        WeightsError: naming the nearest ones.
+    """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "`fasttrain train --list-models` names them"
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else otherwise
         raise WeightsError(f"timm has no model named {name!r}; {hint}")
+
+
+def _pretrained_config(name: str) -> dict[str, Any]:
+    """timm's record of a model's weights; {} for a model that has none."""
+    known_model(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     return config.to_dict() if config is not None else {}

@@ -12,11 +12,9 @@ from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, WeightsError
 from fasttrain.loading.views import EvalView, parse_view
 from fasttrain.models.checkpoint import CheckpointInfo, file_hash
-from fasttrain.models.create import create_model, eval_view_of
+from fasttrain.models.create import IMAGENET_OUTPUTS, create_model, eval_view_of
 from fasttrain.models.heads import HeadSettings
 from fasttrain.models.weights import Match, load_weights, output_count, read_metadata, read_state_dict
-
-IMAGENET_OUTPUTS = 1000
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,10 @@ def open_model(
 
 
 def _open_checkpoint(path: Path, info: CheckpointInfo, model: str | None, size: int | None) -> OpenedModel:
+    if info.segmenter is not None:
+        raise WeightsError(
+            f"checkpoint {path} holds a segmentation model; use `fasttrain segment evaluate` or `predict`"
+        )
     if model is not None and model != info.model:
         raise WeightsError(f"checkpoint {path} holds a {info.model}, not a {model}; leave --model out")
     view = parse_view(info.eval_view)

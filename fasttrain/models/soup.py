@@ -21,6 +21,7 @@ _SHARED = {
     "class_names": "classes",
     "eval_view": "preprocessing",
     "head": "layers at its head",
+    "segmenter": "layers",
 }
 
 

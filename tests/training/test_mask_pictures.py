@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from fasttrain.beton_build.mask_info import MaskInfo
+from fasttrain.inference.segmentation.overlays import overlay
 from fasttrain.loading.batch import MaskedBatch
-from fasttrain.training.mask_pictures import mask_grid, mask_pictures, overlay
+from fasttrain.training.mask_pictures import mask_grid, mask_pictures
 
 INFO = MaskInfo("mask", ("sky", "road"), ((200, 0, 0), (0, 200, 0)), 255)
 
