@@ -17,10 +17,10 @@ from fasttrain.recipes.toolbox import Toolbox
 DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE = "dataset", "images", "checkpoint", "weights", "table"
 LABELS, WITHHELD, IDS, CLASSES, COUNTS = "labels", "withheld", "ids", "classes", "counts"
 SCORES, FIGURES, SUBMISSION, RULES, RUN = "scores", "figures", "submission", "rules", "run"
-MASKS, TRUTH, PALETTE = "masks", "truth", "palette"
+MASKS, TRUTH, PALETTE, PICTURES = "masks", "truth", "palette", "pictures"
 TYPES = (
     *(DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE, LABELS, WITHHELD, IDS, CLASSES, COUNTS),
-    *(SCORES, FIGURES, SUBMISSION, RULES, RUN, MASKS, TRUTH, PALETTE),
+    *(SCORES, FIGURES, SUBMISSION, RULES, RUN, MASKS, TRUTH, PALETTE, PICTURES),
 )
 RESULT = "result.json"  # the command's JSON object
 Body = Mapping[str, Any]
@@ -150,6 +150,11 @@ def is_withheld(body: Body) -> bool:
 def has_target_masks(body: Body) -> bool:
     """Whether a build reads the masks of a target set, so that what it writes shows them."""
     return bool(getattr(body.get("masks"), "target", False))
+
+
+def _keeps_teacher(body: Body) -> bool:
+    adaptation = body.get("adaptation")
+    return isinstance(adaptation, Mapping) and adaptation.get("keep") == "teacher"
 
 
 def _submission_file(body: Body) -> str:
@@ -298,10 +303,16 @@ KINDS: tuple[Kind, ...] = (
         ),
         outputs=(
             Output("checkpoint", CHECKPOINT, "run/last.safetensors"),
-            Output("other", CHECKPOINT, "run/other.safetensors"),
-            Output("pictures", IMAGES, "run/pictures"),
+            Output("teacher", CHECKPOINT, "run/teacher.safetensors", when=lambda body: not _keeps_teacher(body)),
+            Output("student", CHECKPOINT, "run/student.safetensors", when=_keeps_teacher),
         ),
         sized_by="data",
+    ),
+    Kind(
+        "masks_show",
+        ("masks", "show"),
+        inputs=(Input("data", _DATASETS, required=True, positional=True),),
+        outputs=(Output("pictures", PICTURES, "pictures", "--out"),),
     ),
     Kind(
         "segment_predict",
