@@ -193,9 +193,7 @@ def _of_a_model(name: str, command: str, outputs: tuple[Output, ...], sees_targe
     )
 
 
-def _of_masks(
-    name: str, command: str, inputs: tuple[Input, ...], outputs: tuple[Output, ...], sized_by: str
-) -> Kind:
+def _of_masks(name: str, command: str, inputs: tuple[Input, ...], outputs: tuple[Output, ...], sized_by: str) -> Kind:
     """A kind that trains a segmentation model."""
     return Kind(
         name,

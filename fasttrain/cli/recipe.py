@@ -1,4 +1,4 @@
-"""The commands ``recipe check``, ``show``, ``run`` and ``slurm``."""
+"""The commands ``recipe check``, ``show``, ``run`` and ``slurm``; ``report`` is in a module of its own."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fasttrain.cli.output import JsonOption, finish
+from fasttrain.cli.recipe_report import report
 
 if TYPE_CHECKING:
     from fasttrain.recipes.graph import Stage
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("run")(run)
     group.command("slurm")(slurm)
+    group.command("report")(report)
     app.add_typer(group, name="recipe")
 
 
@@ -46,7 +48,7 @@ def check(
     from fasttrain.recipes.expand import RecipeProblems
 
     try:
-        opened = _Opened(recipe, out, set_, gpus)
+        opened = OpenedRecipe(recipe, out, set_, gpus)
     except RecipeProblems as error:
         _fail(error.problems, json)
     problems = find_problems(opened.recipe, opened.stages, opened.toolbox, opened.machine, opened.folder.path)
@@ -72,7 +74,7 @@ def show(
     from fasttrain.base.console import emit_json
     from fasttrain.recipes import show as views
 
-    opened = _Opened(recipe, out, set_, None)
+    opened = OpenedRecipe(recipe, out, set_, None)
     states, seconds = opened.states()
     if dot:
         print(views.as_dot(opened.stages, states, opened.recipe.name), end="")
@@ -107,7 +109,7 @@ def run(
     from fasttrain.recipes.graph import chosen
     from fasttrain.recipes.run import CANCELLED, DONE, FAILED, SKIPPED, Runner, StagesFailed, describe_plan, select
 
-    opened = _Opened(recipe, out, set_, gpus)
+    opened = OpenedRecipe(recipe, out, set_, gpus)
     require_sound(opened.recipe, opened.stages, opened.toolbox, opened.machine, opened.folder.path)
     named = [chosen(opened.stages, names or []) for names in (from_, until, only)]
     selection = select(opened.stages, *named)
@@ -148,7 +150,7 @@ def slurm(
     from fasttrain.recipes.slurm import write_jobs
 
     machine = Machine(tuple(map(str, range(gpus_per_node))), cores_per_node, slurm=True)
-    opened = _Opened(recipe, out, set_, None)
+    opened = OpenedRecipe(recipe, out, set_, None)
     require_sound(opened.recipe, opened.stages, opened.toolbox, machine, opened.folder.path)
     arguments = [str(opened.path), "--out", str(opened.folder.path)]
     arguments += [word for override in set_ or [] for word in ("--set", override)]
@@ -156,7 +158,7 @@ def slurm(
     finish({"scripts": len(scripts) - 1, "submit": str(scripts[-1])}, json)
 
 
-class _Opened:
+class OpenedRecipe:
     """A recipe, expanded, with all that the commands need beside it."""
 
     def __init__(self, where: str, out: Path | None, overrides: list[str] | None, gpus: str | None) -> None:
