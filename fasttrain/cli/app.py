@@ -25,6 +25,7 @@ from fasttrain.cli import (
     redistribute,
     runs,
     scores,
+    segment,
     soup,
 )
 
@@ -39,7 +40,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, masks, models, soup, scores, ensemble, redistribute, pseudo, recipe),
+    *(data, masks, models, segment, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:

@@ -126,9 +126,9 @@ def train(
     augment_group: dict[str, Any] = {"policy": policy, "mixup": mixup, "cutmix": cutmix}
     augment_group["erasing"] = {"prob": erasing} if erasing is not None else None
     given: dict[str, Any] = {
-        "data": _one_or_many(data),
-        "val": _one_or_many(val),
-        "extra_val": _named(extra_val),
+        "data": one_or_many(data),
+        "val": one_or_many(val),
+        "extra_val": named_pairs(extra_val),
         "best": best,
         "ids": ids,
         "val_ids": val_ids,
@@ -149,12 +149,12 @@ def train(
         "resident": resident,
         "index": index,
         "seed": seed,
-        "optimizer": _given(optimizer_group) or None,
+        "optimizer": given_options(optimizer_group) or None,
         "sampling": {"class_balance": class_balance} if class_balance is not None else None,
-        "schedule": _given(schedule_group) or None,
-        "augment": _given(augment_group) or None,
+        "schedule": given_options(schedule_group) or None,
+        "augment": given_options(augment_group) or None,
     }
-    values = _merge(read_config(config) if config else {}, _given(given))
+    values = merge(read_config(config) if config else {}, given_options(given))
     values = apply_overrides(values, set_ or [])
     if "data" not in values:
         raise typer.BadParameter("say what to train on", param_hint="--data")
@@ -195,7 +195,7 @@ def evaluate(
     with process_group(device) as chosen:
         opened = _open(weights, model, weights_match, size, chosen)
         how: dict[str, Any] = {"threads": threads, "backend": backend, "index": index, "on_error": on_error}
-        with Loader(data, batch_size, view=opened.view, indices=_ids(ids), device=chosen, **how) as loader:
+        with Loader(data, batch_size, view=opened.view, indices=ids_of(ids), device=chosen, **how) as loader:
             require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
             precision = resolve_amp(amp, chosen)
             result = run_evaluation(
@@ -252,7 +252,7 @@ def predict(
             backend=backend,
             index=index,
             on_error=on_error,
-            ids=_ids(ids),
+            ids=ids_of(ids),
         )
     finish(result, json)
 
@@ -280,7 +280,8 @@ def _shown(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _ids(path: Path | None) -> list[str] | None:
+def ids_of(path: Path | None) -> list[str] | None:
+    """The ids in a file; None without one."""
     from fasttrain.beton_build.lists import read_ids
 
     return None if path is None else read_ids(path)
@@ -306,11 +307,12 @@ def _print_choices(models: bool) -> None:
         print(f"{name:20} {description}")
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _named(pairs: list[str] | None) -> dict[str, str] | None:
+def named_pairs(pairs: list[str] | None) -> dict[str, str] | None:
     """``NAME=DATA`` of several data sets."""
     if not pairs:
         return None
@@ -321,14 +323,15 @@ def _named(pairs: list[str] | None) -> dict[str, str] | None:
     return {name: data for name, _, data in split}
 
 
-def _one_or_many(values: list[str] | None) -> str | list[str] | None:
+def one_or_many(values: list[str] | None) -> str | list[str] | None:
+    """An option that may be given several times; one value as it is."""
     return values[0] if values and len(values) == 1 else values or None
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over` put in, group by group."""
     merged = dict(base)
     for key, value in over.items():
         both_groups = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_groups else value
+        merged[key] = merge(merged[key], value) if both_groups else value
     return merged

@@ -50,6 +50,7 @@ CURVES = (
     ("train_loss", "Training loss"),
     ("val_loss", "Validation loss"),
     ("val_top1", "Validation top-1"),
+    ("val_miou", "Validation mIoU"),
     ("lr", "Learning rate"),
     ("images_per_s", "Images/s"),
     ("data_wait_fraction", "Data wait (share of time)"),

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -11,40 +10,25 @@ from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, resolve_amp
 from fasttrain.loading.loader import Loader
-from fasttrain.loading.views import EvalView
-from fasttrain.models.create import create_model, has_own_head, zero_head
-from fasttrain.models.heads import add_training_parts, put_head
-from fasttrain.models.weights import load_weights
-from fasttrain.training.distillation import open_teacher
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
-from fasttrain.training.initialisation import whiten
-from fasttrain.training.losses.base import Facts
-from fasttrain.training.losses.criterion import Criterion, make_criterion, needs_counts
-from fasttrain.training.mixing import make_mixer
 from fasttrain.training.optimizers import clips_itself, create_optimizer, peak_lr
 from fasttrain.training.parallel import data_parallel
 from fasttrain.training.schedule import Schedule
-from fasttrain.training.settings import TrainSettings
+from fasttrain.training.settings import RunSettings
 from fasttrain.training.size_check import check_sizes
 from fasttrain.training.speed import compiled, has_fast_bf16, set_precision
 from fasttrain.training.stepper import Stepper
 from fasttrain.training.swa import WeightAverage
+from fasttrain.training.task import Task
 
 
 def make_stepper(
-    settings: TrainSettings,
-    device: torch.device,
-    num_classes: int,
-    view: EvalView,
-    loader: Loader,
-    table: EpochTable,
-    begins: bool = True,
+    task: Task[Any], device: torch.device, num_classes: int, loader: Loader, table: EpochTable, begins: bool = True
 ) -> Stepper:
     """Model, optimizer and all else that a step needs, on `device`.
 
     Args:
-        view: of evaluation; the model is made for images of its size.
         loader: of the training data.
         table: the run's epochs.
         begins: False for a run that is resumed, whose weights come from elsewhere.
@@ -52,19 +36,17 @@ def make_stepper(
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
     """
-    module = _create_model(settings, num_classes, view.size)
-    if settings.init == "whitening" and begins:
-        whiten(module, settings.data, loader, view)
-    add_training_parts(module, settings.head, settings.batch_former)
-    loss = _make_loss(settings, device, num_classes, loader)
+    settings: RunSettings = task.settings
+    module = task.make_model(num_classes, loader, begins)
     set_precision(settings.tf32)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     freeze(module, settings.freeze)
     amp = _training_amp(settings.amp, device)
-    teacher = open_teacher(settings.distill, loader, view.size, amp)
+    parts = task.step_parts(num_classes, loader, device, amp)
     if settings.size_schedule is not None:
-        check_sizes(settings.model, module, teacher, (shape.size for shape in table.shapes), device, amp)
+        sizes = (shape.size for shape in table.shapes)
+        check_sizes(settings.model, module, parts.get("teacher"), sizes, device, amp)
     model = data_parallel(module, device, settings.ddp)
     if settings.compile != "off":
         model = compiled(model, settings.compile)
@@ -78,15 +60,11 @@ def make_stepper(
         swa=None if settings.swa_start is None else WeightAverage(module, settings.swa_start - 1),
         device=device,
         amp=amp,
-        label_smoothing=settings.label_smoothing,
         clip_norm=0.0 if clips_itself(settings.optimizer) else settings.optimizer.clip_norm,
         seed=settings.seed,
         micro_batch=settings.micro_batch,
         sam_rho=settings.sam_rho,
-        teacher=teacher,
-        distill=settings.distill,
-        loss=loss,
-        mixing=make_mixer(settings, num_classes, loader),
+        **parts,
     )
 
 
@@ -100,16 +78,7 @@ def _tell_of_compiling_again(table: EpochTable) -> None:
         )
 
 
-def _make_loss(settings: TrainSettings, device: torch.device, num_classes: int, loader: Loader) -> Criterion:
-    loss, head, counts, names = settings.loss, settings.head, None, None
-    if needs_counts(loss, head):
-        counts = torch.from_numpy(np.bincount(loader.labels, minlength=num_classes))  # of all ranks: it knows all rows
-    if isinstance(loss.class_weights, str):
-        names = loader.class_names
-    return make_criterion(loss, head, settings.label_smoothing, Facts(num_classes, counts, device), names)
-
-
-def _average(module: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
+def _average(module: nn.Module, settings: RunSettings) -> ModelEmaV3 | None:
     if settings.ema == 0:
         return None
     copied = settings.ema_buffers == "copy"
@@ -123,32 +92,3 @@ def _training_amp(setting: str, device: torch.device) -> Amp:
     if amp == "bf16" and device.type == "cpu" and not has_fast_bf16():
         say("this CPU computes bf16 in float32, so --amp bf16 saves memory and no time")
     return amp
-
-
-def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
-    options: dict[str, Any] = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
-    if settings.dynamic_img_size:
-        options["dynamic_img_size"] = True
-    if settings.drop_path_rate:
-        options["drop_path_rate"] = settings.drop_path_rate
-    # A file whose tensors are told by their order holds timm's classifier, so the head comes after it.
-    by_order = settings.weights is not None and settings.weights_match == "order"
-    head = None if by_order else settings.head
-    model = create_model(settings.model, num_classes, size=size, head=head, pretrained=settings.pretrained, **options)
-    if settings.grad_checkpointing:
-        try:
-            model.set_grad_checkpointing(True)  # type: ignore[operator]
-        except (AttributeError, AssertionError):
-            raise ConfigError(
-                f"{settings.model} knows no gradient checkpointing; leave grad_checkpointing out"
-            ) from None
-    if settings.pretrained and not has_own_head(settings.model, num_classes):
-        zero_head(model)
-    if settings.weights is not None:
-        loaded = load_weights(model, settings.weights, settings.weights_match)
-        fresh = loaded.head_replaced or (by_order and settings.head.kind != "linear")
-        told = "with a new head" if fresh else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told} for {num_classes} classes")
-    if by_order:
-        put_head(model, settings.head)
-    return model

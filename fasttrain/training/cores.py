@@ -10,7 +10,7 @@ from fasttrain.base.process import available_cores, default_threads, local_world
 from fasttrain.loading.backend import WITH_OWN_THREADS
 
 if TYPE_CHECKING:
-    from fasttrain.training.settings import TrainSettings
+    from fasttrain.training.settings import RunSettings
 
 # Of the decoding threads, where the settings say nothing.
 DEFAULT_NICE = 0
@@ -38,7 +38,7 @@ class CoreSplit:
     model: int
 
     @classmethod
-    def of(cls, settings: "TrainSettings") -> "CoreSplit":
+    def of(cls, settings: "RunSettings") -> "CoreSplit":
         """What the settings say, and the defaults for the rest."""
         nice = settings.loader_nice
         if nice is None:

@@ -18,6 +18,8 @@ from fasttrain.training.epochs import EpochTable
 from fasttrain.training.trackers import Tracker
 
 REFRESH_EVERY_S = 0.5
+VALIDATED = {"val_loss": "loss", "val_top1": "top-1", "val_miou": "mIoU", "val_aacc": "pixel accuracy"}
+RAW = ("val_top1_raw", "val_miou_raw")
 
 
 class LaggedLoss:
@@ -167,10 +169,10 @@ class Monitor:
             tracker.log(figures, record["epoch"])
         parts = [f"epoch {record['epoch'] + 1}/{self._table.epochs}"]
         parts += [f"{_described(self._table.figures(record['epoch']))}train loss {record['train_loss']:.4f}"]
-        if record.get("val_top1") is not None:
-            parts.append(f"val loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.4f}")
-        if record.get("val_top1_raw") is not None:
-            parts.append(f"(without averaging {record['val_top1_raw']:.4f})")
+        shown = [f"{name} {record[key]:.4f}" for key, name in VALIDATED.items() if record.get(key) is not None]
+        if shown:
+            parts.append(f"val {', '.join(shown)}")
+        parts += [f"(without averaging {record[key]:.4f})" for key in RAW if record.get(key) is not None]
         parts.append(f"{record['images_per_s']:,.1f} images/s, data wait {record['data_wait_fraction']:.1%}")
         with self.paused():
             say("  ".join(parts))

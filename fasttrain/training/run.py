@@ -10,29 +10,29 @@ from torch import nn
 
 from fasttrain.base.console import say
 from fasttrain.base.distributed import average_buffers, process_group, require_agreement, wait_for_all
-from fasttrain.base.errors import ConfigError, TrainingError
+from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import check_launch, is_main, restarts
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.lists import read_ids
 from fasttrain.inference.skipped import report_skipped
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
-from fasttrain.loading.order import Sampling
-from fasttrain.loading.views import TrainView, train_view
 from fasttrain.models.checkpoint import CheckpointInfo, keep_epoch, load_state, save_weights
-from fasttrain.models.create import eval_view_of
 from fasttrain.models.heads import kept_weights
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
+from fasttrain.training.classification import Classification
 from fasttrain.training.cores import CoreSplit
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.optimizers import check_optimizer
-from fasttrain.training.pictures import sample_grid
 from fasttrain.training.requests import Requests
-from fasttrain.training.settings import TrainSettings
+from fasttrain.training.segmentation.settings import SegmentSettings
+from fasttrain.training.segmentation.task import Segmentation
+from fasttrain.training.settings import RunSettings, TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
+from fasttrain.training.task import Task
 from fasttrain.training.trackers import check_trackers, open_trackers
 from fasttrain.training.validation import MAIN, Validation
 
@@ -41,7 +41,8 @@ LAST, BEST, STATE, AVERAGED = "last.safetensors", "best.safetensors", "last.stat
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` returns; `checkpoint` holds the last epoch's weights, `swa_top1` is that of the mean ones."""
+    """What `train` returns; `checkpoint` holds the last epoch's weights, `swa_top1` is that of the mean ones. In
+    segmentation the three figures are mIoU (see `fasttrain.training.segmentation.run`)."""
 
     run: Path
     checkpoint: Path
@@ -55,11 +56,11 @@ class TrainResult:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
 
-def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
+def train(settings: RunSettings, *, resume: bool = False) -> TrainResult:
     """Train a model; under torchrun every process calls this with the same settings.
 
     Args:
-        settings: see `TrainSettings`.
+        settings: see `TrainSettings`, `SegmentSettings`; they say what is learned.
         resume: go on from the state in the run's folder; where there is none yet, begin. Processes that torchrun
             starts again after a failure go on by themselves.
 
@@ -110,7 +111,7 @@ def _state_to_resume(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
 class Trainer:
     """One run: owns the loaders, the model and the run's folder. A context manager."""
 
-    def __init__(self, settings: TrainSettings, device: torch.device, folder: RunFolder, begins: bool = True) -> None:
+    def __init__(self, settings: RunSettings, device: torch.device, folder: RunFolder, begins: bool = True) -> None:
         self.settings, self.device, self.folder = settings, device, folder
         self.position = Position()
         self.progress = EpochProgress(0, 0, LaggedLoss(device))
@@ -121,19 +122,16 @@ class Trainer:
         if is_main():
             say(str(self.cores))
         torch.manual_seed(settings.seed)
-        self.eval_view = eval_view_of(settings.model, settings.size)
+        self.task = task_of(settings)
         # Opened before the model is made: data that cannot be trained on should fail at once.
         self.train_loader = self._train_loader()
-        self.class_names = self.train_loader.class_names or None
-        self.num_classes = _count_classes(self.train_loader)
+        self.class_names, self.num_classes = self.task.classes(self.train_loader)
         self.validation = Validation(
-            self._validation_sources(), self._open_validation, self.class_names, self.num_classes
+            self._validation_sources(), self._open_validation, self.task, self.class_names, self.num_classes
         )
         self.best_rule = self._best_rule()
         self.table = self._table()
-        self.stepper = make_stepper(
-            settings, device, self.num_classes, self.eval_view, self.train_loader, self.table, begins
-        )
+        self.stepper = make_stepper(self.task, device, self.num_classes, self.train_loader, self.table, begins)
 
     def __enter__(self) -> "Trainer":
         return self
@@ -227,21 +225,21 @@ class Trainer:
             average_buffers(self.stepper.ema.module)
 
     def _validate(self) -> dict[str, Any]:
-        """Validation figures of the weights that are kept, and the top-1 of the raw ones beside averaged ones."""
+        """Validation figures of the weights that are kept, and the main figure of the raw ones beside averaged ones."""
         figures = self.validation.measure(self._kept_model(), self.stepper.amp)
         if self.stepper.ema is not None and MAIN in self.validation.loaders:
             raw = self.validation.measure_one(MAIN, self.stepper.module, self.stepper.amp)
-            figures["val_top1_raw"] = raw["val_top1"]
+            figures[f"{self._main}_raw"] = raw[self._main]
         return figures
 
     def _note_figures(self, record: dict[str, Any]) -> bool:
-        """Remember the epoch's top-1; True if the epoch is the best so far."""
+        """Remember the epoch's main figure; True if the epoch is the best so far."""
         position = self.position
-        position.top1 = record.get("val_top1")
+        position.main = record.get(self._main)
         score = self.best_rule.score(record) if self.best_rule is not None else None
         if score is None or (position.best_score is not None and score <= position.best_score):
             return False
-        position.best_score, position.best_top1, position.best_epoch = score, position.top1, position.epoch
+        position.best_score, position.best_main, position.best_epoch = score, position.main, position.epoch
         return True
 
     def _finish_average(self) -> dict[str, Any]:
@@ -260,15 +258,13 @@ class Trainer:
 
     def _checkpoint_info(self, figures: dict[str, Any], averaged: bool) -> CheckpointInfo:
         return CheckpointInfo(
-            model=self.settings.model,
             num_classes=self.num_classes,
             class_names=self.class_names,
-            eval_view=self.eval_view.model_dump(mode="json"),
+            eval_view=self.task.eval_view.model_dump(mode="json"),
             epoch=self.position.epoch,
             averaged=averaged,
             metrics=self._stated_metrics(figures),
-            head=None if self.settings.head.kind == "linear" else self.settings.head.model_dump(mode="json"),
-            train_counts=np.bincount(self.train_loader.labels, minlength=self.num_classes).tolist(),
+            **self.task.record(self.class_names, self.train_loader),
         )
 
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
@@ -305,23 +301,22 @@ class Trainer:
             run=self.folder.path,
             checkpoint=self.folder.path / LAST,
             epochs=position.epoch,
-            top1=position.top1,
-            best_top1=position.best_top1,
+            top1=position.main,
+            best_top1=position.best_main,
             best_epoch=position.best_epoch,
-            swa_top1=averaged.get("val_top1"),
+            swa_top1=averaged.get(self._main),
             images_per_s=position.images_per_s,
             data_wait_fraction=position.data_wait_fraction,
             skipped=report_skipped(self._skipped()),
         )
 
     def _train_loader(self) -> Loader:
-        settings, sampling = self.settings, self.settings.sampling
-        chosen = Sampling(sampling.class_balance, sampling.weights, sampling.draws)
-        how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
+        settings, task = self.settings, self.task
+        how: dict[str, Any] = {**task.order(), "masks": task.masks, "views": task.views}
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         how |= {"batch_size": settings.batch_schedule or settings.batch_size, "size": settings.size_schedule}
-        how |= {"views": settings.loss.needs.views}
-        return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
+        ids = _ids(settings.ids)
+        return self._loader(settings.data, ids, view=task.train_view(), sampling=task.sampling(), **how)
 
     def _table(self) -> EpochTable:
         """The run's epochs.
@@ -341,13 +336,18 @@ class Trainer:
     def _open_validation(self, name: str, data: str | list[str]) -> Loader:
         # FFCV notices no broken image, and has not the filter of every model's view.
         backend = "auto" if self.settings.backend == "ffcv" else self.settings.backend
-        ids = self.settings.val_ids if name == MAIN else None
-        return self._loader(data, ids, view=self.eval_view, backend=backend)
+        ids = _ids(self.settings.val_ids if name == MAIN else None)
+        return self._loader(data, self.task.validation_indices(data, ids), view=self.task.eval_view, backend=backend)
+
+    @property
+    def _main(self) -> str:
+        """The figure that the best epoch is known by."""
+        return f"{MAIN}_{self.task.main}"
 
     def _best_rule(self) -> BestRule | None:
-        """The rule of the settings; by default the validation top-1, or the mean of the named sets."""
+        """The rule of the settings; by default the main figure, or its mean over the named sets."""
         known = ["train_loss", *self.validation.figures]
-        default = next((name for name in ("val_top1", "val_mean_top1") if name in known), None)
+        default = next((name for name in (self._main, self.validation.mean) if name in known), None)
         text = self.settings.best or default
         if text is None:
             return None
@@ -355,7 +355,7 @@ class Trainer:
         rule.check_names(known)
         return rule
 
-    def _loader(self, data: str | list[str], ids: str | None, **options: Any) -> Loader:
+    def _loader(self, data: str | list[str], indices: Any, **options: Any) -> Loader:
         settings = self.settings
         return Loader(
             data,
@@ -367,22 +367,21 @@ class Trainer:
             decode=settings.decode,
             index=settings.index,
             on_error=settings.on_error,
-            indices=read_ids(Path(ids)) if ids is not None else None,
+            indices=indices,
             **options,
         )
 
     def _sample_grid(self, batch: Batch) -> np.ndarray:
-        return sample_grid(batch, self.class_names, self.eval_view.mean, self.eval_view.std)
-
-    def _train_view(self) -> TrainView:
-        settings, evaluated = self.settings, self.eval_view
-        how = settings.augment.of_view()
-        how["augment"]["same_crop"] |= settings.loss.kind == "jsd"
-        return train_view(evaluated.size, **how, mean=evaluated.mean, std=evaluated.std)
+        return self.task.sample_grid(batch, self.train_loader)
 
 
-def _count_classes(loader: Loader) -> int:
-    labels = loader.labels
-    if len(labels) == 0 or int(labels.min()) < 0:
-        raise TrainingError("the training data hold samples without a label; build them with labels, or leave them out")
-    return loader.num_classes
+def task_of(settings: RunSettings) -> Task[Any]:
+    """What a run of such settings learns."""
+    if isinstance(settings, SegmentSettings):
+        return Segmentation(settings)
+    assert isinstance(settings, TrainSettings)
+    return Classification(settings)
+
+
+def _ids(path: str | None) -> list[str] | None:
+    return None if path is None else read_ids(Path(path))

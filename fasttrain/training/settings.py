@@ -114,8 +114,8 @@ class DistillSettings(Settings):
     temperature: float = Field(default=2.0, gt=0)
 
 
-class TrainSettings(Settings):
-    """Everything that determines a run.
+class RunSettings(Settings):
+    """What determines a run, whatever it learns.
 
     Attributes:
         data: `.beton` file(s), folder or list to train on.
@@ -125,22 +125,17 @@ class TrainSettings(Settings):
         best: which epoch's weights are kept as the best: the one with the highest value of this expression of an
             epoch's figures (see `BestRule`); None for ``val_top1``, or ``val_mean_top1`` without `val`.
         ids, val_ids: files of ids, one a line or a table's column; only these samples are taken.
-        model: timm's name.
         out: the run's folder.
         weights: file to start from; its head is replaced if the classes differ in number.
         weights_match: join its tensors by ``name`` or by ``order``.
         pretrained: start from timm's own weights (needs its hub).
-        init: what a model without weights starts from: random weights (``default``), or those with a first convolution
-            that whitens patches of the training images (see `fasttrain.models.whitening`); ``freeze`` may keep it.
         epochs, batch_size: the batch size is per process.
-        size: image side in pixels for training and evaluation; None takes the model's own.
         size_schedule: the side in training, where it changes: the value from each epoch on (``{0: 224, 60: 448}``, the
             first epoch being 0), or a ramp (``{kind: ramp, from: 160, to: 192, start: 0, end: 35}``, see
             `fasttrain.loading.per_epoch`). Evaluation stays at `size`.
         batch_schedule: the same for the batch size in training; validation stays at `batch_size`.
         lr_with_batch: the learning rates are for the batch size of the first epoch; in epochs with another one they
             stay (``none``), or change in proportion to it (``linear``) or to its square root (``sqrt``).
-        dynamic_img_size: timm's option of models made for one size, ViTs and others, with which they take any.
         seed: of weights, order and augmentation.
         device: ``cpu``, ``cuda`` or None for the best one there is.
         amp: ``auto`` is bf16 on CUDA and off on CPU.
@@ -157,8 +152,6 @@ class TrainSettings(Settings):
         ema_buffers: statistics of normalisation layers are averaged like weights, or taken as they are (``copy``).
         swa_start: from this epoch on (the first is 1), the weights at the end of each epoch are averaged; the mean, its
             normalisation statistics estimated anew, is kept as ``swa.safetensors``. None: not.
-        label_smoothing: share of the target spread over all classes.
-        drop_rate, drop_path_rate: dropout before the head, stochastic depth.
         threads: decoding threads; None divides the available cores among the ranks.
         loader_nice: how much lower their priority is than the model's, 0 to 19 (see `Loader`); None for the default.
         model_threads: torch's threads for an operation on the CPU; None for ``OMP_NUM_THREADS``, or else the cores,
@@ -186,14 +179,11 @@ class TrainSettings(Settings):
     weights: str | None = None
     weights_match: Literal["name", "order"] = "name"
     pretrained: bool = False
-    init: Literal["default", "whitening"] = "default"
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    size: int | None = Field(default=None, ge=1)
     size_schedule: EpochRule | None = None
     batch_schedule: EpochRule | None = None
     lr_with_batch: LrWithBatch = "none"
-    dynamic_img_size: bool = False
     seed: int = Field(default=0, ge=0)
     device: str | None = None
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
@@ -207,9 +197,6 @@ class TrainSettings(Settings):
     ema: float = Field(default=0.0, ge=0, lt=1)
     ema_buffers: Literal["average", "copy"] = "average"
     swa_start: int | None = Field(default=None, ge=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    drop_rate: float = Field(default=0.0, ge=0, lt=1)
-    drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     threads: int | None = Field(default=None, ge=1)
     loader_nice: int | None = Field(default=None, ge=0, le=LOWEST_PRIORITY)
     model_threads: int | None = Field(default=None, ge=1)
@@ -222,15 +209,9 @@ class TrainSettings(Settings):
     trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
     keep_last: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=10.0, ge=0)
-    loss: LossSettings = LossSettings()
-    head: HeadSettings = HeadSettings()
-    batch_former: BatchFormerSettings = BatchFormerSettings()
-    sampling: SamplingSettings = SamplingSettings()
-    distill: DistillSettings = DistillSettings()
     ddp: DdpSettings = DdpSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
-    augment: AugmentSettings = AugmentSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -246,13 +227,13 @@ class TrainSettings(Settings):
         return {**values, "epochs": length}
 
     @model_validator(mode="after")
-    def _swa_begins_in_the_run(self) -> "TrainSettings":
+    def _swa_begins_in_the_run(self) -> "RunSettings":
         if self.swa_start is not None and self.swa_start > self.epochs:
             raise ValueError(f"swa_start {self.swa_start} lies behind the last of {self.epochs} epochs")
         return self
 
     @model_validator(mode="after")
-    def _schedules_lie_in_the_run(self) -> "TrainSettings":
+    def _schedules_lie_in_the_run(self) -> "RunSettings":
         for name, rule in (("size_schedule", self.size_schedule), ("batch_schedule", self.batch_schedule)):
             if rule is not None and rule.last_epoch >= self.epochs:
                 raise ValueError(
@@ -264,20 +245,7 @@ class TrainSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _one_start(self) -> "TrainSettings":
-        if self.init != "default" and (self.weights or self.pretrained):
-            raise ValueError(f"init {self.init} is for models that start without weights; leave out one of the two")
-        return self
-
-    @model_validator(mode="after")
-    def _loss_fits(self) -> "TrainSettings":
-        problem = conflict(self) or mixing_conflict(self)
-        if problem is not None:
-            raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _replayed_gradients_are_not_added_up(self) -> "TrainSettings":
+    def _replayed_gradients_are_not_added_up(self) -> "RunSettings":
         if self.batch_schedule is None:
             largest = self.batch_size
         else:
@@ -304,3 +272,43 @@ class TrainSettings(Settings):
         if pretrained and getattr(info, "data", {}).get("weights"):
             raise ValueError("--weights and --pretrained exclude each other")
         return pretrained
+
+
+class TrainSettings(RunSettings):
+    """Everything that determines the run of a classifier.
+
+    Attributes:
+        model: timm's name.
+        init: what a model without weights starts from: random weights (``default``), or those with a first convolution
+            that whitens patches of the training images (see `fasttrain.models.whitening`); ``freeze`` may keep it.
+        size: image side in pixels for training and evaluation; None takes the model's own.
+        dynamic_img_size: timm's option of models made for one size, ViTs and others, with which they take any.
+        label_smoothing: share of the target spread over all classes.
+        drop_rate, drop_path_rate: dropout before the head, stochastic depth.
+    """
+
+    init: Literal["default", "whitening"] = "default"
+    size: int | None = Field(default=None, ge=1)
+    dynamic_img_size: bool = False
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    drop_rate: float = Field(default=0.0, ge=0, lt=1)
+    drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
+    loss: LossSettings = LossSettings()
+    head: HeadSettings = HeadSettings()
+    batch_former: BatchFormerSettings = BatchFormerSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    distill: DistillSettings = DistillSettings()
+    augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "TrainSettings":
+        if self.init != "default" and (self.weights or self.pretrained):
+            raise ValueError(f"init {self.init} is for models that start without weights; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> "TrainSettings":
+        problem = conflict(self) or mixing_conflict(self)
+        if problem is not None:
+            raise ValueError(problem)
+        return self

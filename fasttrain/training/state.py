@@ -16,10 +16,10 @@ from fasttrain.base.process import is_main, rank, world_size
 from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import save_state
 from fasttrain.training.loop import EpochProgress
-from fasttrain.training.settings import TrainSettings
+from fasttrain.training.settings import RunSettings
 from fasttrain.training.stepper import Stepper
 
-VERSION = 3  # of what the file holds
+VERSION = 4  # of what the file holds
 # Settings that may differ when a run is resumed, because the result does not depend on them, but for the rounding of
 # pixels: images that stay in memory are decoded as wholes, without their index.
 FREE_ON_RESUME = {
@@ -36,9 +36,9 @@ class Position:
         epoch, step: next step to do (`step` counts within `epoch`).
         trained: whether all steps of `epoch` are done, and validation is what comes next.
         train_loss: of the epoch that was trained last.
-        top1: validation top-1 of the last epoch; None without validation data.
+        main: the task's main figure on the validation data, after the last epoch; None without any.
         best_score: what the rule for the best epoch gave for it.
-        best_top1, best_epoch: its top-1 and number (chosen on the validation data itself, so optimistic).
+        best_main, best_epoch: its main figure and number (chosen on the validation data itself, so optimistic).
         images_per_s, data_wait_fraction: figures of the last epoch.
     """
 
@@ -46,15 +46,15 @@ class Position:
     step: int = 0
     trained: bool = False
     train_loss: float = float("nan")
-    top1: float | None = None
+    main: float | None = None
     best_score: float | None = None
-    best_top1: float | None = None
+    best_main: float | None = None
     best_epoch: int | None = None
     images_per_s: float = 0.0
     data_wait_fraction: float = 0.0
 
 
-def check_state(state: dict[str, Any], settings: TrainSettings) -> None:
+def check_state(state: dict[str, Any], settings: RunSettings) -> None:
     """Refuse to go on with other settings than a run was started with.
 
     Raises:
@@ -65,7 +65,7 @@ def check_state(state: dict[str, Any], settings: TrainSettings) -> None:
             f"the run in {settings.out} was saved by another version of fasttrain; resume it with that one"
         )
     # Read anew, so that settings which came with a later version have the values that they had by default.
-    stored = load_settings(TrainSettings, state["settings"], "the stored run").model_dump(mode="json")
+    stored = load_settings(type(settings), state["settings"], "the stored run").model_dump(mode="json")
     now = settings.model_dump(mode="json")
     changed = [key for key in now if key not in FREE_ON_RESUME and stored[key] != now[key]]
     if changed:
@@ -78,7 +78,7 @@ def check_state(state: dict[str, Any], settings: TrainSettings) -> None:
 
 def write_state(
     path: Path,
-    settings: TrainSettings,
+    settings: RunSettings,
     position: Position,
     stepper: Stepper,
     loader: Loader,

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from fasttrain.base.process import rank
 from fasttrain.inference.forward import Amp, autocast
 from fasttrain.loading.augment.mixing import Mixer
-from fasttrain.loading.batch import Batch, all_views, first_view, split_batch
+from fasttrain.loading.batch import Batch, MaskedBatch, all_views, first_view, split_batch
 from fasttrain.models.heads import alone
 from fasttrain.training.averaging import Averaging
 from fasttrain.training.distillation import Teacher, distillation_loss
 from fasttrain.training.freezing import frozen_norms
-from fasttrain.training.losses.criterion import Criterion, plain_criterion
+from fasttrain.training.losses.base import BatchLoss
+from fasttrain.training.losses.criterion import plain_criterion
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.schedule import Schedule
 from fasttrain.training.settings import DistillSettings
@@ -39,8 +40,8 @@ class Stepper:
         sam_rho: radius of sharpness-aware minimisation; 0 turns it off.
         teacher: gives the soft targets of a batch, or None; how much they count, and how soft they are, is said in
             `distill`.
-        loss: gives each sample's loss; in training the model may give several rows of logits for each image (see
-            `fasttrain.models.heads.InTraining`).
+        loss: gives each sample's loss, by its label, or by its mask where the batch has some; in training the model may
+            give several rows of logits for each image (see `fasttrain.models.heads.InTraining`).
         mixing: mixes the images of a batch, and their labels, or None.
     """
 
@@ -51,15 +52,15 @@ class Stepper:
     ema: ModelEmaV3 | None
     device: torch.device
     amp: Amp
-    label_smoothing: float
     clip_norm: float
     seed: int
+    label_smoothing: float = 0.0
     swa: WeightAverage | None = None
     micro_batch: int | None = None
     sam_rho: float = 0.0
     teacher: Teacher | None = None
     distill: DistillSettings = field(default_factory=DistillSettings)
-    loss: Criterion | None = None
+    loss: BatchLoss | None = None
     mixing: Mixer | None = None
     scaler: torch.amp.GradScaler = field(init=False)
 
@@ -68,7 +69,7 @@ class Stepper:
         self._frozen_norms = frozen_norms(self.module)
         self._averaging = None if self.ema is None else Averaging(self.ema, self.module, self.optimizer)
         self._graph_unknown = bool(getattr(self.model, "static_graph", False))  # to DDP, that relies on it
-        self.criterion = self.loss or plain_criterion(self.label_smoothing)
+        self.criterion: BatchLoss = self.loss or plain_criterion(self.label_smoothing)
 
     def train(self) -> None:
         """Put the model into training mode; frozen normalisation layers keep their statistics."""
@@ -156,7 +157,8 @@ class Stepper:
         """
         with autocast(self.device, self.amp):
             logits = (self.module if bare else self.model)(all_views(batch.images))
-        losses = self.criterion(logits, batch.labels.clamp(min=0), batch.valid, targets)
+        truth = batch.masks if isinstance(batch, MaskedBatch) else batch.labels.clamp(min=0)
+        losses = self.criterion(logits, truth, batch.valid, targets)
         if self.teacher is not None:
             scores = self.teacher(first_view(batch.images), batch.ids)
             # Of the first view, and of the features themselves where the head gives several rows for an image.

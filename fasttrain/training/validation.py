@@ -6,14 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from fasttrain.base.errors import TrainingError
-from fasttrain.inference.evaluate import evaluate
 from fasttrain.inference.forward import Amp
-from fasttrain.inference.labels import class_map
 from fasttrain.loading.loader import Loader
+from fasttrain.training.task import Task
 
 MAIN = "val"
-FIGURES = ("top1", "top5", "loss", "macro_f1")
 
 
 class Validation:
@@ -22,27 +19,27 @@ class Validation:
     Args:
         sources: data by name, in the order that they are measured in.
         open_loader: gives the loader of one.
+        task: what the model is to do; it measures that.
         class_names, num_classes: of the model.
 
     Raises:
-        TrainingError: one holds no labelled sample.
-        ClassMismatchError: the classes of one are not those of the model.
+        FasttrainError: one is not labelled, or its classes are not those of the model.
     """
 
     def __init__(
         self,
         sources: dict[str, Any],
         open_loader: Callable[[str, Any], Loader],
+        task: Task[Any],
         class_names: Sequence[str] | None,
         num_classes: int,
     ) -> None:
-        self._class_names, self._num_classes = class_names, num_classes
+        self._task, self._class_names, self._num_classes = task, class_names, num_classes
         self.loaders: dict[str, Loader] = {}
         try:
             for name, data in sources.items():
                 self.loaders[name] = loader = open_loader(name, data)
-                _check_labelled(loader)
-                class_map(loader.class_names, class_names, num_classes)
+                task.check_validation(loader, class_names, num_classes)
         except BaseException:
             self.close()
             raise
@@ -63,37 +60,35 @@ class Validation:
     @property
     def figures(self) -> list[str]:
         """Names of what `measure` gives."""
-        names = [f"{name}_{figure}" for name in self.loaders for figure in FIGURES]
-        return names + (["val_mean_top1"] if self._others else [])
+        names = [f"{name}_{figure}" for name in self.loaders for figure in self._task.figures]
+        return names + ([self.mean] if self._others else [])
+
+    @property
+    def mean(self) -> str:
+        """What the mean over the named data sets is called."""
+        return f"{MAIN}_mean_{self._task.main}"
 
     @property
     def _others(self) -> list[str]:
         return [name for name in self.loaders if name != MAIN]
 
     def measure(self, model: nn.Module, amp: Amp) -> dict[str, Any]:
-        """Figures of `model` on every data set, and the mean top-1 of the named ones (``val_mean_top1``)."""
+        """Figures of `model` on every data set, and the mean over the named ones of the main figure."""
         figures: dict[str, Any] = {}
         for name in self.loaders:
             figures |= self.measure_one(name, model, amp)
         if self._others:
-            figures["val_mean_top1"] = fmean(figures[f"{name}_top1"] for name in self._others)
+            main = [figures[f"{name}_{self._task.main}"] for name in self._others]
+            figures[self.mean] = None if None in main else fmean(main)
         return figures
 
     def measure_one(self, name: str, model: nn.Module, amp: Amp) -> dict[str, Any]:
         """Figures of `model` on one data set."""
         label = "validate" if name == MAIN else name.replace("_", " ")
-        result = evaluate(model, self.loaders[name], self._num_classes, self._class_names, amp, label)
-        return {f"{name}_{key}": result[key] for key in FIGURES}
+        result = self._task.measure(model, self.loaders[name], self._class_names, self._num_classes, amp, label)
+        return {f"{name}_{key}": value for key, value in result.items()}
 
     def close(self) -> None:
         """Close all loaders."""
         for loader in self.loaders.values():
             loader.close()
-
-
-def _check_labelled(loader: Loader) -> None:
-    if not (loader.labels >= 0).any():
-        raise TrainingError(
-            f"{loader.dataset.name} holds no labelled sample, so there is nothing to validate on; leave it out, or "
-            "build it with labels"
-        )

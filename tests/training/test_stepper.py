@@ -6,9 +6,9 @@ import torch
 from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError
 from fasttrain.loading.batch import Batch
-from fasttrain.loading.views import eval_view
 from fasttrain.models.create import create_model
 from fasttrain.training import assemble
+from fasttrain.training.classification import Classification
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
 from fasttrain.training.monitor import LaggedLoss
@@ -119,7 +119,8 @@ def assembled(tmp_path, **changes):
     values = {"data": "a", "model": "test_resnet", "device": "cpu", "seed": 0, **changes}
     torch.manual_seed(0)
     table = EpochTable.even(10, 10)
-    return assemble.make_stepper(load_settings(TrainSettings, values), CPU, 3, eval_view(32), None, table)
+    task = Classification(load_settings(TrainSettings, {"size": 32, **values}))
+    return assemble.make_stepper(task, CPU, 3, None, table)
 
 
 def test_the_average_of_statistics_or_their_last_values_are_kept(tmp_path):

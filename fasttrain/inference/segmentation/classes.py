@@ -45,8 +45,8 @@ def mask_map(dataset: ImageDataset, class_names: Sequence[str] | None, num_class
     found, names = count_mask_classes(dataset), mask_names(dataset)
     if found > num_classes and (names is None or class_names is None):
         raise ClassMismatchError(
-            f"the masks of {dataset.name} hold {found} classes, and the model knows {num_classes}; measure it on data of "
-            "the classes that it was trained on"
+            f"the masks of {dataset.name} hold {found} classes, and the model knows {num_classes}; measure it on data "
+            "of the classes that it was trained on"
         )
     try:
         outputs = class_map(names, class_names, num_classes)

@@ -168,7 +168,7 @@ def _cut(images: Tensor, places: Tensor, view: Any, size: np.ndarray) -> Tensor:
 
 
 def _at_own_size(logits: list[Tensor], rows: list[int], size: np.ndarray, probabilities: bool) -> Iterator[Scored]:
-    """Resize the logits of all views, and average their probabilities; as many images at a time as memory is fine with."""
+    """Resize the logits of all views and average their probabilities, a few images at a time."""
     width, height = size.tolist()
     together = max(1, _VALUES_AT_ONCE // (logits[0].shape[1] * width * height))
     for start in range(0, len(rows), together):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from fasttrain.base.config import Settings, refuse_idle
+from fasttrain.base.config import Settings
 
 SMP = "smp:"
 DEFAULT_ENCODER = "resnet34"
@@ -49,8 +49,11 @@ class SegmenterSettings(Settings):
 
     @model_validator(mode="after")
     def _all_of_it_counts(self) -> "SegmenterSettings":
-        if self.smp is not None:
-            refuse_idle(self, {"model", "encoder", "options"}, self.model)
-        elif self.encoder is not None:
-            raise ValueError(f"encoder belongs to an smp: model, and {self.model} is a backbone itself; leave it out")
+        if self.smp is None:
+            if self.encoder is not None:
+                raise ValueError(f"encoder belongs to an smp: model, and {self.model} is a backbone itself")
+            return self
+        for name, field in SegmenterSettings.model_fields.items():
+            if name not in ("model", "encoder", "options") and getattr(self, name) != field.default:
+                raise ValueError(f"{name} means nothing to {self.model}, which has a decoder of its own; leave it out")
         return self

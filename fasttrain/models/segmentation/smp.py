@@ -75,7 +75,7 @@ def _package() -> Any:
         import segmentation_models_pytorch
     except ImportError:
         raise ConfigError(
-            "smp: models need segmentation-models-pytorch, which is not installed: pip install 'fasttrain[smp]'; or take "
-            "a backbone of timm, which gets a DAFormer head"
+            "smp: models need segmentation-models-pytorch, which is not installed: pip install 'fasttrain[smp]'; or "
+            "take a backbone of timm, which gets a DAFormer head"
         ) from None
     return segmentation_models_pytorch

@@ -1,8 +1,9 @@
 """What every loss is: a rule from logits and targets to a value for each sample."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +34,33 @@ class Facts:
         if self.counts is None:
             raise ConfigError(f"{what} needs to know how many samples each class has; give the training data's counts")
         return self.counts.to(self.device, torch.float64).clamp(min=1)
+
+
+class BatchLoss(Protocol):
+    """What a step minimises: from logits and truth to a value for each sample of a batch."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, valid: Tensor, soft: Tensor | None = None) -> Tensor:
+        """(B,) float32, 0 for samples that are not `valid` ((B,) bool).
+
+        Args:
+            labels: (B,) int64, or masks (B, H, W).
+            soft: (B, C) targets instead of labels.
+        """
+        ...
+
+    def end_step(self) -> None:
+        """Called by all ranks after each step."""
+
+    def unobserved(self) -> AbstractContextManager[None]:
+        """Inside, backward passes leave no trace in the statistics of the loss."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was asked for."""
 
 
 class Loss(ABC):

@@ -1,0 +1,1 @@
+"""Training of segmentation models, by the loop that classifiers are trained by."""
