@@ -177,7 +177,7 @@ class WorkFolder:
         return found
 
     def _hash_of_output(self, path: Path) -> str:
-        """Content hash of a file; of a run's folder, of the weights in it; of any other folder, of all that it holds."""
+        """Content hash of a file; of a run's folder, of the weights in it; of another folder, of all that it holds."""
         if not path.is_dir():
             return self.hashes.of(path)
         weights = sorted(path.glob("*.safetensors"))

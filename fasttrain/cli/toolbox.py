@@ -84,7 +84,8 @@ class CommandLine:
         return None
 
     def class_names(self, path: Path) -> list[str] | None:
-        """The classes of a `.beton` (of its masks, where its images have none), a score table, a checkpoint, a folder of class folders, or a file of names."""
+        """The classes of a `.beton` (of its masks, where its images have none), a score table, a checkpoint, a folder
+        of class folders, or a file of names."""
         if path not in self._classes:
             try:
                 self._classes[path] = _class_names(path)

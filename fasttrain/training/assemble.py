@@ -47,11 +47,11 @@ def make_stepper(
     if settings.size_schedule is not None:
         sizes = (shape.size for shape in table.shapes)
         check_sizes(settings.model, module, parts.get("teacher"), sizes, device, amp)
-    model = data_parallel(module, device, settings.ddp)
+    model = data_parallel(task.trained(module), device, settings.ddp)
     if settings.compile != "off":
         model = compiled(model, settings.compile)
         _tell_of_compiling_again(table)
-    return Stepper(
+    return task.stepper(
         module=module,
         model=model,
         optimizer=create_optimizer(module, settings.optimizer),

@@ -1,9 +1,9 @@
-"""A step of adaptation: source, teacher, mixture; the gradients of all of it are added up before the optimizer's step."""
+"""A step of adaptation: source, teacher, mixture. Their gradients are added up before the optimizer's step."""
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,8 @@ class AdaptationStepper(Stepper):
         show: is called with what a step has seen, every ``settings.pictures`` steps; None for nobody.
     """
 
+    saves_beside: ClassVar[bool] = True
+
     settings: AdaptationSettings = field(default_factory=AdaptationSettings)
     things: Sequence[int] = ()
     strong: StrongAugmentation | None = None
@@ -101,7 +103,8 @@ class AdaptationStepper(Stepper):
         super().__post_init__()
         assert isinstance(self.module, Segmenter) and isinstance(self.criterion, SegmentationCriterion)
         self.frozen = FrozenFeatures(self.module) if self.settings.feature_distance.weight else None
-        self.ema = self.mean_teacher = MeanTeacher(self.module, self.settings.alpha, self.settings.batch_norm)
+        self.mean_teacher = MeanTeacher(self.module, self.settings.alpha, self.settings.batch_norm)
+        self.ema = self.mean_teacher  # type: ignore[assignment]  # to those who save and restore it, it is one
         self.observed = Observed(self.module.num_classes, self.device)
         self._global_step, self._checked = 0, False
 

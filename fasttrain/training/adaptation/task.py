@@ -65,7 +65,7 @@ class Adaptation(Segmentation):
     stepper = AdaptationStepper
 
     def batches(self, loader: Loader, open_loader: Callable[..., Loader]) -> Any:
-        """Source and target side by side. The target's crops are those of the source, but that no labels choose them."""
+        """Source and target side by side. The target's crops are made as the source's, but that no labels choose."""
         settings = self.settings
         view = self.train_view().model_copy(update={"cat_max_ratio": 1.0, "min_focus": 0})
         try:
@@ -83,9 +83,9 @@ class Adaptation(Segmentation):
 
     def make_model(self, num_classes: int, loader: Loader, begins: bool) -> nn.Module:
         settings = self.settings
-        if settings.adaptation.feature_distance.weight and settings.weights is None and not settings.pretrained:
-            if is_main():
-                say("the distance of features is one from random weights; give --weights, or pretrained=true")
+        random = settings.weights is None and not settings.pretrained
+        if settings.adaptation.feature_distance.weight and random and is_main():
+            say("the distance of features is one from random weights; give --weights, or pretrained=true")
         # A run that goes on has to know the weights that it began with: features are compared with theirs.
         return super().make_model(num_classes, loader, True)
 
