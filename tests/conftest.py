@@ -46,3 +46,31 @@ def colour_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[..., channel] += 150
             Image.fromarray(pixels).save(root / name / f"{index}.jpg", quality=95)
     return root
+
+
+@pytest.fixture(scope="session")
+def colour_masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``images``, ``labels`` and ``pairs.beton`` of both: 12 images of noise over patches of red, green
+    or blue, which are the classes; two sizes; a row of each mask is ignored."""
+    from fasttrain.beton_build.build import build
+    from fasttrain.beton_build.mask_lists import find_masks
+    from fasttrain.beton_build.mask_rules import MaskRule
+    from fasttrain.beton_build.options import BuildOptions
+    from fasttrain.beton_build.sources import read_source
+
+    root = tmp_path_factory.mktemp("masks")
+    generator = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir()
+    for number in range(12):
+        wide, high = ((64, 48), (48, 80))[number % 2]
+        classes = generator.integers(0, 3, (high // 16, wide // 16), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+        pixels = generator.integers(0, 60, (high, wide, 3), np.uint8)
+        pixels += (np.eye(3, dtype=np.uint8) * 180)[classes]
+        Image.fromarray(pixels).save(root / "images" / f"{number:02}.png")
+        classes[0] = 255
+        Image.fromarray(classes).save(root / "labels" / f"{number:02}.png")
+    samples = read_source(root / "images", labelled=False)
+    masks = find_masks(samples, MaskRule(("red", "green", "blue")), root=root / "labels")
+    build(samples, root / "pairs.beton", BuildOptions.model_validate({"mode": "raw", "workers": 1}), masks)
+    return root

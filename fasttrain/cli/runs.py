@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(root: RootOption = Path("runs"), json: JsonOption = False) -> None:
-    """All runs: model, epochs, accuracy, state."""
+    """All runs: model, epochs, accuracy (mIoU of segmentation), state."""
     from fasttrain.base.console import emit_json, print_table
     from fasttrain.report.runs import find_runs, summary
 
@@ -32,7 +32,7 @@ def list_(root: RootOption = Path("runs"), json: JsonOption = False) -> None:
     if json:
         emit_json({"root": str(root), "runs": rows})
         return
-    columns = ["run", "state", "model", "epochs", "loss", "top-1", "best", "images/s", "started"]
+    columns = ["run", "state", "model", "epochs", "loss", "top-1 / mIoU", "best", "images/s", "started"]
     cells = [
         [
             row["name"],
@@ -40,8 +40,8 @@ def list_(root: RootOption = Path("runs"), json: JsonOption = False) -> None:
             str(row["model"] or "-"),
             f"{row['done']}/{row['epochs'] or '?'}",
             _number(row["train_loss"], ".4f"),
-            _number(row["top1"], ".4f"),
-            _number(row["best_top1"], ".4f"),
+            _number(row["top1"] if row["miou"] is None else row["miou"], ".4f"),
+            _number(row["best_top1"] if row["best_miou"] is None else row["best_miou"], ".4f"),
             _number(row["images_per_s"], ",.1f"),
             str(row["started"] or "-")[:16].replace("T", " "),
         ]

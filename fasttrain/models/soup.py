@@ -23,6 +23,7 @@ _SHARED = {
     "head": "layers at its head",
     "segmenter": "layers",
 }
+_OF_TRAINING = ("crop", "drop_path_rate", "head_dropout")
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _read_ingredient(path: Path) -> Ingredient:
 
 def _require_same(first: Ingredient, other: Ingredient) -> None:
     """Raise a WeightsError that names where `other` differs from the first checkpoint."""
-    ours, theirs = asdict(first.info), asdict(other.info)
+    ours, theirs = _compared(first.info), _compared(other.info)
     for field, called in _SHARED.items():
         if ours[field] != theirs[field]:
             where, one, two = _difference(field, ours[field], theirs[field])
@@ -197,6 +198,14 @@ def _require_same(first: Ingredient, other: Ingredient) -> None:
             )
         if (key in first.integers) != (key in other.integers):
             raise WeightsError(f"checkpoint {other.path}: {key} is of type {their_dtype}, that of {first.path} {dtype}")
+
+
+def _compared(info: CheckpointInfo) -> dict[str, Any]:
+    """A record without what training alone knows of a segmentation model."""
+    record = asdict(info)
+    if info.segmenter is not None:
+        record["segmenter"] = {key: value for key, value in info.segmenter.items() if key not in _OF_TRAINING}
+    return record
 
 
 def _difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:

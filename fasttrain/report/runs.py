@@ -12,6 +12,7 @@ from fasttrain.report.page import Page, Section, Table, Text, write_page
 from fasttrain.report.tables import run_table
 
 TRASH = ".trash"
+MAIN = ("val_top1", "val_miou")  # the figures that runs are known by
 _MANY = 1_000_000  # epochs, where a run does not tell
 
 
@@ -50,7 +51,7 @@ def summary(name: str, run: RunFolder) -> dict[str, Any]:
     config, start, metrics = run.read_json("config.json"), run.read_json("start.json"), run.read_metrics()
     last, epochs = metrics[-1] if metrics else {}, config.get("epochs")
     done = int(last.get("epoch", -1)) + 1
-    best = max((record["val_top1"] for record in metrics if record.get("val_top1") is not None), default=None)
+    best = {key: max((line[key] for line in metrics if line.get(key) is not None), default=None) for key in MAIN}
     state = "finished" if done >= (epochs or _MANY) else "running" if run.is_alive() else "stopped"
     return {
         "name": name,
@@ -60,7 +61,9 @@ def summary(name: str, run: RunFolder) -> dict[str, Any]:
         "done": done,
         "train_loss": last.get("train_loss"),
         "top1": last.get("val_top1"),
-        "best_top1": best,
+        "best_top1": best["val_top1"],
+        "miou": last.get("val_miou"),
+        "best_miou": best["val_miou"],
         "images_per_s": last.get("images_per_s"),
         "started": start.get("started"),
     }

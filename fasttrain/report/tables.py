@@ -24,8 +24,8 @@ def accuracy_table(rows: Sequence[tuple[str, float | None, str]], caption: str =
 
 
 def run_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], caption: str = "") -> Table:
-    """The last epoch of each run: losses, validation top-1, throughput, share of time spent waiting for data."""
-    columns = ["run", "epochs", "training loss", "validation loss", "validation top-1", "images/s", "data wait"]
+    """The last epoch of each run: losses, validation top-1 or mIoU, speed, share of time spent waiting for data."""
+    columns = ["run", "epochs", "training loss", "validation loss", "validation top-1 / mIoU", "images/s", "data wait"]
     rows = []
     for name, records in runs.items():
         last = records[-1] if records else {}
@@ -36,7 +36,7 @@ def run_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], caption: str = ""
                 str(last["epoch"] + 1) if last else "0",
                 _number(last.get("train_loss")),
                 _number(last.get("val_loss")),
-                percent(last.get("val_top1")),
+                percent(last.get("val_miou", last.get("val_top1"))),
                 "–" if rate is None else f"{rate:,.0f}",
                 percent(last.get("data_wait_fraction")),
             ]

@@ -3,15 +3,9 @@
 import torch
 
 from fasttrain.base.errors import TrainingError
+from fasttrain.inference.memory import is_out_of_memory
 from fasttrain.loading.batch import Batch, split_batch
 from fasttrain.training.stepper import Stepper
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch has run out of a device's memory, or of the host's."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
 
 
 def too_large(stepper: Stepper, batch: Batch) -> TrainingError:

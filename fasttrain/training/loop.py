@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from fasttrain.base.distributed import sum_over_ranks
 from fasttrain.base.errors import TrainingError
+from fasttrain.inference.memory import is_out_of_memory
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
-from fasttrain.training.fit import is_out_of_memory, too_large
+from fasttrain.training.fit import too_large
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.requests import Requests, Wishes
 from fasttrain.training.stepper import Stepper

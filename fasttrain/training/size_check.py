@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, autocast
+from fasttrain.inference.memory import is_out_of_memory
 from fasttrain.training.distillation import Teacher
-from fasttrain.training.fit import is_out_of_memory
 
 
 def check_sizes(

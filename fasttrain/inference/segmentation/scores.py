@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from fasttrain.base.config import Settings, refuse_idle
 from fasttrain.base.console import progress
+from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, autocast
+from fasttrain.inference.memory import is_out_of_memory
 from fasttrain.inference.segmentation.forward import slide, whole
 from fasttrain.loading.dataset import readable_sizes
 from fasttrain.loading.loader import Loader
@@ -147,17 +149,45 @@ def score_images(
                 sizes = first.dataset.sizes(rows) if len(rows) else np.empty((0, 2), np.int64)
                 for size in np.unique(sizes, axis=0):
                     chosen = np.flatnonzero((sizes == size).all(1))
-                    logits = []
-                    for loader, batch in zip(loaders, batches, strict=True):
-                        images = _cut(batch.images, places[chosen], loader.view, size)
-                        with autocast(images.device, amp):
-                            logits.append(how.logits(model, images, crop))
-                            if how.hflip:
-                                logits.append(how.logits(model, images.flip(3), crop).flip(3))
+                    views = [
+                        _cut(batch.images, places[chosen], loader.view, size)
+                        for loader, batch in zip(loaders, batches, strict=True)
+                    ]
+                    with _explained(len(chosen), size, first.device):
+                        logits = [one for images in views for one in _of_scale(model, images, how, amp, crop)]
                     yield from _at_own_size(logits, rows[chosen].tolist(), size, probabilities)
                 bar.advance(len(valid))
     finally:
         model.train(was_training)
+
+
+def _of_scale(model: nn.Module, images: Tensor, how: ViewSettings, amp: Amp, crop: int | None) -> list[Tensor]:
+    """Logits of images (B, 3, H, W), and of their mirror images, mirrored back."""
+    with autocast(images.device, amp):
+        logits = [how.logits(model, images, crop)]
+        if how.hflip:
+            logits.append(how.logits(model, images.flip(3), crop).flip(3))
+    return logits
+
+
+@contextmanager
+def _explained(count: int, size: np.ndarray, device: torch.device) -> Iterator[None]:
+    """Say in one sentence that memory did not suffice, or what the model cannot do with images of a size."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as error:  # timm asserts, torch and others raise
+        what = f"{count} images of {size[0]}x{size[1]} pixels"
+        if is_out_of_memory(error):
+            raise ConfigError(
+                f"{what} do not fit into the memory of {device} at a time; use a smaller --batch-size, or windows: "
+                "--mode slide"
+            ) from None
+        if isinstance(error, RuntimeError):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ConfigError(
+            f"the model does not take {what} ({reason}); show it windows of its own size: --mode slide --crop N"
+        ) from None
 
 
 def _cut(images: Tensor, places: Tensor, view: Any, size: np.ndarray) -> Tensor:
