@@ -49,7 +49,15 @@ def test_what_is_installed_is_told() -> None:
 def test_what_is_missing_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optional, "_found", lambda module: False)
     parts = {part.name: part for part in optional_parts()}
-    assert list(parts) == ["native kernels", "NVIDIA DALI", "FFCV", "CUDA", "Triton", "cleanlab"]
+    assert list(parts) == [
+        "native kernels",
+        "NVIDIA DALI",
+        "FFCV",
+        "CUDA",
+        "Triton",
+        "cleanlab",
+        "segmentation-models-pytorch",
+    ]
     assert not parts["FFCV"].present and not parts["NVIDIA DALI"].present
     assert "pip install nvidia-dali-cuda130" in str(parts["NVIDIA DALI"].remedy)
     assert "pip install ffcv" in str(parts["FFCV"].remedy)

@@ -28,7 +28,8 @@ class SmpSegmenter(Segmenter):
         super().__init__(num_classes, "network.segmentation_head.0", ("network.decoder", "network.segmentation_head"))
         self.network = _network(settings, num_classes, pretrained)
         self.stride = int(self.network.encoder.output_stride)  # type: ignore[union-attr, arg-type]
-        found = [name for name, part in self.network.segmentation_head.named_modules() if isinstance(part, nn.Conv2d)]
+        layers = self.network.get_submodule("segmentation_head").named_modules()
+        found = [name for name, part in layers if isinstance(part, nn.Conv2d)]
         self.classifier = ".".join(filter(None, ("network.segmentation_head", found[-1])))
 
     def forward_features(self, images: Tensor) -> list[Tensor]:

@@ -67,7 +67,7 @@ def optional_parts() -> list[Part]:
     for key, purpose in purposes.items():
         present = why_absent(key) is None
         parts.append(Part(names[key], purpose, present, found[key], None if present else install(key)))
-    return [*parts, _cuda(), _triton(), _cleanlab()]
+    return [*parts, _cuda(), _triton(), _cleanlab(), _smp()]
 
 
 def _cuda() -> Part:
@@ -104,6 +104,13 @@ def _cleanlab() -> Part:
     found = _version("cleanlab")
     remedy = None if found else "pip install cleanlab"
     return Part("cleanlab", "fasttrain clean: labels that are probably wrong", found is not None, found, remedy)
+
+
+def _smp() -> Part:
+    found = _version("segmentation-models-pytorch")
+    remedy = None if found else "pip install segmentation-models-pytorch"
+    purpose = "fasttrain segment: smp:unet, smp:fpn and others"
+    return Part("segmentation-models-pytorch", purpose, found is not None, found, remedy)
 
 
 def _gpus() -> list[dict[str, Any]]:

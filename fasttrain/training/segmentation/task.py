@@ -13,7 +13,7 @@ from fasttrain.inference.forward import Amp
 from fasttrain.inference.segmentation.classes import count_mask_classes, mask_map, mask_names
 from fasttrain.inference.segmentation.evaluate import evaluate_masks
 from fasttrain.inference.segmentation.scores import by_size
-from fasttrain.loading.batch import Batch, MaskedBatch
+from fasttrain.loading.batch import Batch, MaskedBatch, split_batch
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.rare_classes import RareClasses
@@ -82,7 +82,8 @@ class Segmentation(Task[SegmentSettings]):
     def sample_grid(self, batch: Batch, loader: Loader) -> np.ndarray:
         info = loader.dataset.masks
         assert isinstance(batch, MaskedBatch) and info is not None
-        part = MaskedBatch(*(tensor[:_SHOWN] for tensor in batch), batch.masks[:_SHOWN])
+        part = split_batch(batch, _SHOWN)[0]
+        assert isinstance(part, MaskedBatch)
         used = np.unique(part.masks.cpu().numpy())
         pictures = mask_pictures(part, info, self.eval_view.mean, self.eval_view.std)
         return mask_grid(pictures, info, used[used != info.ignore].tolist())
