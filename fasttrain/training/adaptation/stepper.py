@@ -104,7 +104,7 @@ class AdaptationStepper(Stepper):
         assert isinstance(self.module, Segmenter) and isinstance(self.criterion, SegmentationCriterion)
         self.frozen = FrozenFeatures(self.module) if self.settings.feature_distance.weight else None
         self.mean_teacher = MeanTeacher(self.module, self.settings.alpha, self.settings.batch_norm)
-        self.ema = self.mean_teacher  # type: ignore[assignment]  # to those who save and restore it, it is one
+        self.ema = self.mean_teacher  # to those who save and restore it, it is one
         self.observed = Observed(self.module.num_classes, self.device)
         self._global_step, self._checked = 0, False
 
