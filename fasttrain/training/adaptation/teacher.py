@@ -83,7 +83,8 @@ class MeanTeacher:
         return answer
 
     def require_deterministic(self, images: Tensor) -> None:
-        """Compare two answers to the same images, from different states of the generators.
+        """Compare two answers to the same images, from different states of the generators: equal bits on a CPU. On a GPU
+        sums may come in another order each time, so that a hundredth of the largest value is allowed.
 
         Raises:
             TrainingError: they differ, so that something random is left in the model.
@@ -92,8 +93,9 @@ class MeanTeacher:
         for seed in (1, 2):
             with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
                 torch.manual_seed(seed)
-                answers.append(self(images))
-        if not torch.equal(*answers):
+                answers.append(self(images).float())
+        allowed = 0.0 if images.device.type == "cpu" else 0.01 * answers[0].abs().max()
+        if (answers[0] - answers[1]).abs().max() > allowed:
             found = sorted({type(module).__name__ for module in self.module.modules() if is_random(module)})
             named = f" (it may be {', '.join(found)})" if found else ""
             raise TrainingError(
