@@ -83,8 +83,8 @@ class MeanTeacher:
         return answer
 
     def require_deterministic(self, images: Tensor) -> None:
-        """Compare two answers to the same images, from different states of the generators: equal bits on a CPU. On a GPU
-        sums may come in another order each time, so that a hundredth of the largest value is allowed.
+        """Compare two answers to the same images, from different states of the generators: equal bits on a CPU. On a
+        GPU sums may come in another order each time, so that a hundredth of the largest value is allowed.
 
         Raises:
             TrainingError: they differ, so that something random is left in the model.
