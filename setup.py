@@ -58,7 +58,7 @@ setup(
     package_data={
         "fasttrain": ["py.typed"],
         "fasttrain.kernels": ["*.pyi"],
-        "fasttrain.recipes": ["*.yaml", "*/*.yaml"],
+        "fasttrain.recipes": ["*.yaml", "*/*.yaml", "palettes/*.csv"],
         "fasttrain.report.templates": ["*"],
     },
     include_package_data=False,  # the C++ sources belong into the sdist, not into the wheel

@@ -10,7 +10,7 @@ from fasttrain.recipes.classes import class_problems
 from fasttrain.recipes.command import RESERVED, command_of, files_of, settings_of
 from fasttrain.recipes.expand import RecipeProblems
 from fasttrain.recipes.graph import Stage
-from fasttrain.recipes.kinds import FIGURES, IMAGES, WITHHELD, Input
+from fasttrain.recipes.kinds import FIGURES, IMAGES, TRUTH, WITHHELD, Input
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.resources import Machine, gpus_of, processes_of
 from fasttrain.recipes.schema import HEAD_KEYS, RecipeFile
@@ -107,13 +107,16 @@ def _file_problem(entry: Input, file: Any, by_name: dict[str, Stage]) -> str | N
         output = next(output for output in source.kind.outputs if output.name == file.output)
         if not output.when(source.body):
             return f"{file} is not there: with its settings {source.name} writes no {file.output}"
-        if output.type in entry.types:
+        written = output.type_of(source.body)
+        if written in entry.types:
             return None
+        if written == TRUTH:
+            return f"{file} holds the masks of a target set, which `segment_evaluate` stages alone may read"
         if output.type == WITHHELD:
             return f"{file} holds the labels of a target set, which `evaluate` stages alone may read"
         if output.type == FIGURES:
             return f"{file} holds figures, which nothing may depend on"
-        return f"{file} is of type {output.type}, not {' or '.join(entry.types)}"
+        return f"{file} is of type {written}, not {' or '.join(entry.types)}"
     path = file.path if isinstance(file, ExternalFile) else file
     if not isinstance(path, str):
         return f"takes a file or the output of a stage, not {path!r}"

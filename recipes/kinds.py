@@ -12,13 +12,15 @@ from fasttrain.base.config import nearest_name
 from fasttrain.base.errors import ConfigError
 from fasttrain.recipes.toolbox import Toolbox
 
-# What files hold. Labels that were withheld when a target set was built are of a type that `evaluate` alone takes.
+# What files hold. Labels that were withheld when a target set was built are of a type that `evaluate` alone takes, and
+# so is a data set that was built with the masks of a target set (TRUTH).
 DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE = "dataset", "images", "checkpoint", "weights", "table"
 LABELS, WITHHELD, IDS, CLASSES, COUNTS = "labels", "withheld", "ids", "classes", "counts"
 SCORES, FIGURES, SUBMISSION, RULES, RUN = "scores", "figures", "submission", "rules", "run"
+MASKS, TRUTH, PALETTE, PICTURES = "masks", "truth", "palette", "pictures"
 TYPES = (
     *(DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE, LABELS, WITHHELD, IDS, CLASSES, COUNTS),
-    *(SCORES, FIGURES, SUBMISSION, RULES, RUN),
+    *(SCORES, FIGURES, SUBMISSION, RULES, RUN, MASKS, TRUTH, PALETTE, PICTURES),
 )
 RESULT = "result.json"  # the command's JSON object
 Body = Mapping[str, Any]
@@ -53,6 +55,10 @@ def _always(_: Body) -> bool:
     return True
 
 
+def _never(_: Body) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Output:
     """A file that a stage writes.
@@ -62,6 +68,7 @@ class Output:
         file: its name in the stage's folder; may depend on the stage's body.
         option: that names it in the command line; "" where it stands without, None where the command is not told.
         when: whether a stage of this body writes it.
+        shows_target: whether it is of the type `TRUTH` instead, for a stage of this body.
     """
 
     name: str
@@ -69,6 +76,11 @@ class Output:
     file: str | Callable[[Body], str]
     option: str | None = None
     when: Callable[[Body], bool] = _always
+    shows_target: Callable[[Body], bool] = _never
+
+    def type_of(self, body: Body) -> str:
+        """What it holds, written by a stage of this body."""
+        return TRUTH if self.shows_target(body) else self.type
 
     def file_of(self, body: Body) -> str:
         """Name in the stage's folder."""
@@ -135,6 +147,16 @@ def is_withheld(body: Body) -> bool:
     return any(getattr(source, "target", False) for source in (sources if isinstance(sources, list) else [sources]))
 
 
+def has_target_masks(body: Body) -> bool:
+    """Whether a build reads the masks of a target set, so that what it writes shows them."""
+    return bool(getattr(body.get("masks"), "target", False))
+
+
+def _keeps_teacher(body: Body) -> bool:
+    adaptation = body.get("adaptation")
+    return isinstance(adaptation, Mapping) and adaptation.get("keep") == "teacher"
+
+
 def _submission_file(body: Body) -> str:
     return f"submission.{body.get('format', 'csv')}" + (".zip" if body.get("zip") else "")
 
@@ -144,6 +166,7 @@ def _origin(body: Body) -> dict[str, Any]:
     return {"source": getattr(body.get("table"), "stage", None)} if "source" not in body else {}
 
 
+_DATASETS = (DATASET,)
 _DATA = (DATASET, IMAGES)
 _MODELS = (CHECKPOINT, WEIGHTS)
 _FIGURES = (Output("figures", FIGURES, RESULT),)
@@ -170,6 +193,29 @@ def _of_a_model(name: str, command: str, outputs: tuple[Output, ...], sees_targe
     )
 
 
+def _of_masks(name: str, command: str, inputs: tuple[Input, ...], outputs: tuple[Output, ...], sized_by: str) -> Kind:
+    """A kind that trains a segmentation model."""
+    return Kind(
+        name,
+        ("segment", command),
+        inputs=(*inputs, Input("val", _DATASETS, many=True), Input("weights", _MODELS)),
+        outputs=(
+            *outputs,
+            Output("best", CHECKPOINT, "run/best.safetensors", when=_given("val")),
+            Output("run", RUN, "run"),
+        ),
+        takes_settings=True,
+        out_setting="run",
+        resume="--resume",
+        uses_gpu=True,
+        torchrun=True,
+        counts_processes=True,
+        same_classes=("data",),
+        known_classes=(("val", "data"),),
+        sized_by=sized_by,
+    )
+
+
 KINDS: tuple[Kind, ...] = (
     Kind(
         "build",
@@ -179,10 +225,21 @@ KINDS: tuple[Kind, ...] = (
             Input("labels", (LABELS,)),
             Input("ids", (IDS, LABELS)),
             Input("classes", (CLASSES, DATASET)),
+            Input("masks", (MASKS, IMAGES), sees_target=True),
+            Input("mask_classes", (CLASSES,)),
+            Input("palette", (PALETTE,)),
+            Input("mask_map", (RULES,)),
         ),
         outputs=(
-            Output("dataset", DATASET, "data.beton", ""),
-            Output("val", DATASET, "val.beton", "--val-out", when=_given("val_fraction")),
+            Output("dataset", DATASET, "data.beton", "", shows_target=has_target_masks),
+            Output(
+                "val",
+                DATASET,
+                "val.beton",
+                "--val-out",
+                when=_given("val_fraction"),
+                shows_target=has_target_masks,
+            ),
             Output("labels", WITHHELD, "labels.csv", "--withhold-labels", when=is_withheld),
         ),
         resume="--resume",
@@ -238,6 +295,63 @@ KINDS: tuple[Kind, ...] = (
         same_classes=("data",),
         known_classes=(("val", "data"), ("extra_val", "data")),
         work="samples*epochs",
+        sized_by="data",
+    ),
+    _of_masks(
+        "segment_train",
+        "train",
+        inputs=(Input("data", _DATASETS, many=True, required=True),),
+        outputs=(Output("checkpoint", CHECKPOINT, "run/last.safetensors"),),
+        sized_by="data",
+    ),
+    _of_masks(
+        "segment_adapt",
+        "adapt",
+        inputs=(
+            Input("data", _DATASETS, many=True, required=True),
+            Input("target", _DATA, many=True, required=True),
+        ),
+        outputs=(
+            Output("checkpoint", CHECKPOINT, "run/last.safetensors"),
+            Output("teacher", CHECKPOINT, "run/teacher.safetensors", when=lambda body: not _keeps_teacher(body)),
+            Output("student", CHECKPOINT, "run/student.safetensors", when=_keeps_teacher),
+        ),
+        sized_by="data",
+    ),
+    Kind(
+        "masks_show",
+        ("masks", "show"),
+        inputs=(Input("data", _DATASETS, required=True, positional=True),),
+        outputs=(Output("pictures", PICTURES, "pictures", "--out"),),
+    ),
+    Kind(
+        "segment_predict",
+        ("segment", "predict"),
+        inputs=(
+            Input("checkpoint", (CHECKPOINT,), required=True, positional=True),
+            Input("data", _DATA, required=True, positional=True),
+            Input("ids", (IDS, LABELS)),
+        ),
+        outputs=(Output("masks", MASKS, "masks", "--out"),),
+        uses_gpu=True,
+        torchrun=True,
+        work="samples",
+        sized_by="data",
+    ),
+    Kind(
+        "segment_evaluate",
+        ("segment", "evaluate"),
+        inputs=(
+            Input("checkpoint", (CHECKPOINT,), required=True, positional=True),
+            Input("data", (DATASET, TRUTH), required=True, positional=True, sees_target=True),
+            Input("ids", (IDS, LABELS)),
+        ),
+        outputs=_FIGURES,
+        uses_gpu=True,
+        torchrun=True,
+        same_classes=("checkpoint",),
+        known_classes=(("data", "checkpoint"),),
+        work="samples",
         sized_by="data",
     ),
     Kind(

@@ -170,18 +170,20 @@ class WorkFolder:
             size = (part / name).stat().st_size
             found[output.name] = {
                 "file": name,
-                "type": output.type,
+                "type": output.type_of(stage.body),
                 "hash": self._hash_of_output(part / name),
                 "bytes": size,
             }
         return found
 
     def _hash_of_output(self, path: Path) -> str:
-        """Content hash of a file; of a run's folder, of the weights in it."""
+        """Content hash of a file; of a run's folder, of the weights in it; of another folder, of all that it holds."""
         if not path.is_dir():
             return self.hashes.of(path)
         weights = sorted(path.glob("*.safetensors"))
-        return xxhash.xxh3_128_hexdigest("".join(f"{file.name} {self.hashes.of(file)}\n" for file in weights).encode())
+        held = weights or sorted(file for file in path.rglob("*") if file.is_file())
+        told = "".join(f"{file.relative_to(path)} {self.hashes.of(file)}\n" for file in held)
+        return xxhash.xxh3_128_hexdigest(told.encode())
 
     @contextmanager
     def locked(self, stage: Stage) -> Iterator[bool]:

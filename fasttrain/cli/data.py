@@ -42,7 +42,9 @@ def build(
     ] = None,
     withhold_labels: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keep the labels out of OUT, and write them here, as a table id,label."),
+        typer.Option(
+            metavar="FILE", help="Keep the labels out of OUT (and a .beton's masks), and write them here: id,label."
+        ),
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder that the paths of lists start from [default: the list's folder].")
@@ -245,7 +247,7 @@ def build(
     if classes is None:
         refuse_one_class(samples)
     if masks is None and mask_column is None:
-        found = masks_of_betons(samples)
+        found = masks_of_betons(samples) if withhold_labels is None else None  # for masks are labels, too
     else:
         refuse_kept(kept)
         rule = read_rule(classes=mask_classes, palette=palette, ignored=ignore or (), table=mask_map)

@@ -20,6 +20,7 @@ from fasttrain.cli.models import (
     one_or_many,
 )
 from fasttrain.cli.output import JsonOption, finish
+from fasttrain.cli.segment_adapt import adapt
 
 if TYPE_CHECKING:
     from fasttrain.inference.segmentation.scores import ViewSettings
@@ -55,6 +56,9 @@ def register(app: typer.Typer) -> None:
 @segment.callback()
 def _group() -> None:
     """Segmentation: train, evaluate and predict masks."""
+
+
+segment.command("adapt")(adapt)
 
 
 @segment.command("train")

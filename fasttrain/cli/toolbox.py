@@ -58,22 +58,34 @@ class CommandLine:
         return None
 
     def settings_error(self, command: Sequence[str], values: dict[str, Any]) -> str | None:
-        """What `train` says of a file of settings."""
+        """What a command that trains says of a file of settings."""
         from fasttrain.base.config import load_settings
-        from fasttrain.models.create import eval_view_of
         from fasttrain.training.optimizers import check_optimizer
-        from fasttrain.training.settings import TrainSettings
 
         try:
-            settings = load_settings(TrainSettings, values, "settings")
-            check_optimizer(settings.optimizer)
-            eval_view_of(settings.model, settings.size)  # which knows the models' names
+            if tuple(command) == ("train",):
+                from fasttrain.models.create import eval_view_of
+                from fasttrain.training.settings import TrainSettings
+
+                settings = load_settings(TrainSettings, values, "settings")
+                eval_view_of(settings.model, settings.size)  # which knows the models' names
+                check_optimizer(settings.optimizer)
+            else:
+                from fasttrain.training.adaptation.task import AdaptSettings
+                from fasttrain.training.segmentation.settings import SegmentSettings
+                from fasttrain.training.segmentation.task import whole_view_of
+
+                kind = AdaptSettings if tuple(command) == ("segment", "adapt") else SegmentSettings
+                segmenting = load_settings(kind, values, "settings")
+                whole_view_of(segmenting)
+                check_optimizer(segmenting.optimizer)
         except FasttrainError as error:
             return str(error)
         return None
 
     def class_names(self, path: Path) -> list[str] | None:
-        """The classes of a `.beton`, a score table, a checkpoint, a folder of class folders, or a file of names."""
+        """The classes of a `.beton` (of its masks, where its images have none), a score table, a checkpoint, a folder
+        of class folders, or a file of names."""
         if path not in self._classes:
             try:
                 self._classes[path] = _class_names(path)
@@ -89,7 +101,8 @@ def _class_names(path: Path) -> list[str] | None:
         from fasttrain.beton_build.reader import BetonReader
 
         with BetonReader(path) as reader:
-            return list(reader.class_names) if reader.class_names else None
+            names = reader.class_names or (reader.masks.classes if reader.masks is not None else None)
+            return list(names) if names else None
     if path.suffix == ".arrow":
         from fasttrain.scores.table import ScoreTable
 

@@ -15,14 +15,19 @@ from fasttrain.base.process import is_main
 from fasttrain.inference.evaluate import evaluate
 from fasttrain.inference.forward import Amp
 from fasttrain.inference.labels import class_map
+from fasttrain.inference.segmentation.classes import mask_map
+from fasttrain.inference.segmentation.evaluate import evaluate_masks
+from fasttrain.inference.segmentation.scores import by_size
 from fasttrain.inference.statistics import estimate_statistics
 from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import file_hash, save_weights
 from fasttrain.models.opened import OpenedModel, open_model
+from fasttrain.models.segmentation.opened import OpenedSegmenter, open_segmenter
 from fasttrain.models.soup import Ingredient, check_weights, greedy_members, mean_tensors, read_ingredients, soup_info
 
 Method = Literal["uniform", "weighted", "greedy", "last-k"]
 FIGURES = ("top1", "top5", "loss", "macro_f1")
+MASK_FIGURES = ("miou", "aacc", "macc", "mdice")
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,16 @@ def make_soup(
     Args:
         checkpoints: of one architecture, with the same classes and the same preprocessing.
         out: the safetensors file.
-        method: ``uniform``; ``weighted`` by `weights`; ``greedy``, see `greedy_members`, by top-1 on ``tasting.val``;
-            ``last-k`` is a uniform soup of epochs of one run.
+        method: ``uniform``; ``weighted`` by `weights`; ``greedy``, see `greedy_members`, by top-1 (of segmentation
+            models: mIoU) on ``tasting.val``; ``last-k`` is a uniform soup of epochs of one run.
         weights: for ``weighted``, one each.
         tasting: validation data, and training data for batch normalisation.
 
     Returns:
         {out, method, checkpoints: [paths of those in it], weights, tensors, integers (keys kept from the first),
         statistics ("estimated", "averaged", "own" for one checkpoint, None without batch normalisation)}; on the
-        validation data top1, top5, loss, macro_f1; for ``greedy`` tried: [{checkpoint, alone, soup, kept}].
+        validation data top1, top5, loss, macro_f1 (of segmentation models miou, aacc, macc, mdice); for ``greedy``
+        tried: [{checkpoint, alone, soup, kept}].
 
     Raises:
         WeightsError: the checkpoints do not fit together.
@@ -88,7 +94,7 @@ def make_soup(
         tried: list[dict[str, Any]] = []
         if method == "greedy":
             assert kitchen is not None  # there is validation data
-            members, tried = greedy_members(len(ingredients), kitchen.top1)
+            members, tried = greedy_members(len(ingredients), kitchen.score)
         chosen = [ingredients[number] for number in members]
         figures: dict[str, Any] = {}
         if kitchen is None:
@@ -112,17 +118,72 @@ def make_soup(
     return _report(out, chosen, record, figures, _tell(tried, ingredients), tasting)
 
 
+class _Classifier:
+    """How a soup of classifiers is measured.
+
+    Attributes:
+        main: the figure that a greedy soup is chosen by.
+    """
+
+    main = "top1"
+
+    def __init__(self, path: Path, device: torch.device | str) -> None:
+        self.opened = open_model(path, device=device)
+
+    def indices(self, data: str | Path) -> Any:
+        """Which samples of validation data are measured, and in which order, as the `Loader` takes them."""
+        return None
+
+    def check(self, loader: Loader) -> None:
+        """Refuse data that nothing can be measured on."""
+        if not (loader.labels >= 0).any():
+            raise ConfigError(f"{loader.dataset.name} holds no labelled sample, so no soup can be measured on it")
+        class_map(loader.class_names, self.opened.class_names, self.opened.num_classes)
+
+    def figures(self, loader: Loader, amp: Amp) -> dict[str, Any]:
+        """Of the model on validation data."""
+        opened = self.opened
+        result = evaluate(opened.module, loader, opened.num_classes, opened.class_names, amp, "validate")
+        return {key: result[key] for key in FIGURES}
+
+
+class _Segmenter:
+    """How a soup of segmentation models is measured; see `_Classifier`."""
+
+    main = "miou"
+
+    def __init__(self, path: Path, device: torch.device | str) -> None:
+        self.opened = open_segmenter(path, device=device)
+
+    def indices(self, data: str | Path) -> Any:
+        """Images of one size come one after the other."""
+        return by_size(data, None)
+
+    def check(self, loader: Loader) -> None:
+        """Refuse data without masks, or of other classes."""
+        mask_map(loader.dataset, self.opened.class_names, self.opened.num_classes)
+
+    def figures(self, loader: Loader, amp: Amp) -> dict[str, Any]:
+        """Of the model on validation data."""
+        opened = self.opened
+        result = evaluate_masks(opened.module, [loader], opened.num_classes, opened.class_names, amp=amp)
+        return {key: result[key] for key in MASK_FIGURES}
+
+
 class _Kitchen:
     """A model that takes the weights of one soup after another, and the data to measure them on."""
 
     def __init__(self, ingredients: Sequence[Ingredient], tasting: Tasting) -> None:
         self.ingredients, self.tasting = ingredients, tasting
-        self.opened: OpenedModel = open_model(ingredients[0].path, device=tasting.device)
-        self.val = self._loader(tasting.val) if tasting.val is not None else None
+        kind = _Classifier if ingredients[0].info.segmenter is None else _Segmenter
+        self.taster: _Classifier | _Segmenter = kind(ingredients[0].path, tasting.device)
+        self.opened: OpenedModel | OpenedSegmenter = self.taster.opened
+        val = tasting.val
+        self.val = self._loader(val, indices=self.taster.indices(val)) if val is not None else None
         try:
             self.bn_data = self._loader(tasting.bn_data, order="random") if tasting.bn_data is not None else None
             if self.val is not None:
-                self._check_validation(self.val)
+                self.taster.check(self.val)
         except BaseException:
             self._close(self.val)
             raise
@@ -148,17 +209,12 @@ class _Kitchen:
 
     def figures(self) -> dict[str, Any]:
         """The model's figures on the validation data; {} without any."""
-        if self.val is None:
-            return {}
-        result = evaluate(
-            self.opened.module, self.val, self.opened.num_classes, self.opened.class_names, self.tasting.amp, "validate"
-        )
-        return {key: result[key] for key in FIGURES}
+        return {} if self.val is None else self.taster.figures(self.val, self.tasting.amp)
 
-    def top1(self, members: list[int]) -> float:
-        """Of the uniform soup of some checkpoints."""
+    def score(self, members: list[int]) -> float:
+        """Top-1, or mIoU, of the uniform soup of some checkpoints."""
         self.cook([self.ingredients[number] for number in members])
-        return self.figures()["top1"]
+        return self.figures()[self.taster.main] or 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """The model's tensors under the keys and in the types of the checkpoints."""
@@ -176,11 +232,6 @@ class _Kitchen:
     def _loader(self, data: str | Path, **options: Any) -> Loader:
         how: dict[str, Any] = {"device": self.tasting.device, "threads": self.tasting.threads, **options}
         return Loader(data, self.tasting.batch_size, view=self.opened.view, **how)
-
-    def _check_validation(self, loader: Loader) -> None:
-        if not (loader.labels >= 0).any():
-            raise ConfigError(f"{self.tasting.val} holds no labelled sample, so no soup can be measured on it")
-        class_map(loader.class_names, self.opened.class_names, self.opened.num_classes)
 
     @staticmethod
     def _close(loader: Loader | None) -> None:

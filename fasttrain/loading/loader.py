@@ -17,7 +17,7 @@ from fasttrain.loading.backend import Circumstances, check_nice, choose_backend
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.delivery import Delivery, InFlight
 from fasttrain.loading.device_stage import DeviceStage
-from fasttrain.loading.masks import fitted_view, mask_maker, original_masks
+from fasttrain.loading.masks import Masks, fitted_view, mask_maker, original_masks
 from fasttrain.loading.memory_plan import MemoryPlan, plan_memory
 from fasttrain.loading.open_dataset import Data, open_dataset
 from fasttrain.loading.order import Order, Sampling
@@ -71,7 +71,8 @@ class Loader:
         memory_budget: memory of this machine for images, in bytes, as ``8GB``, or ``auto`` for three quarters of what
             is available. What fits decides: decoded images that stay in memory, the page cache, or the windowed order;
             one line says which (see `fasttrain.loading.memory_plan.MemoryPlan`). None: the page cache, as it comes.
-        masks: the batches are `fasttrain.loading.batch.MaskedBatch`: with the masks of a `.beton` that has some.
+        masks: the batches are `fasttrain.loading.batch.MaskedBatch`: with the masks of a `.beton` that has some, or
+            (``extent``) with masks that only tell where the images are, by 0: no mask is read, or has to be there.
         resident: ``gpu`` decodes all images at once, when the loader is made, into the memory of the GPU that `device`
             names; from then on a batch is a kernel or two there, and the CPU does next to nothing.
         backend: what carries the plan out: ``native``, ``portable`` (Pillow), or ``auto``, which is the first where it
@@ -123,7 +124,7 @@ class Loader:
         views: int = 1,
         memory_budget: int | str | None = None,
         resident: Literal["gpu"] | None = None,
-        masks: bool = False,
+        masks: Masks = False,
         backend: Literal["auto", "native", "portable", "dali", "ffcv"] | str = "auto",
         decode: Literal["exact", "fast"] | str = "exact",
         index: bool = True,
@@ -172,7 +173,7 @@ class Loader:
             self._shapes = EpochShapes(self.view, partition, size, batch_sizes)
             stream, fast = self._stage.stream, decode == "fast"
             made_for = Circumstances(self.dataset, threads, self.view, stream, fast, index, nice)
-            self._masks = mask_maker(made_for, backend) if masks else None
+            self._masks = mask_maker(made_for, backend, masks)
             if resident is None:
                 self._backend = make_backend(made_for)
             else:

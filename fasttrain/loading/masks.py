@@ -10,6 +10,7 @@ the labels.
 
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from fasttrain.loading.backend import Circumstances
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
 from fasttrain.loading.plan import BatchPlan, Shift
 from fasttrain.loading.plan_segmentation import framed, source_places
-from fasttrain.loading.segmentation_views import WholeView
+from fasttrain.loading.segmentation_views import SegmentationView, WholeView
 from fasttrain.loading.views import TrainView, View
+
+Masks = bool | Literal["extent"]
 
 
 class MaskMaker:
@@ -31,15 +34,16 @@ class MaskMaker:
 
     Args:
         view: of all batches; only its size may be another in a plan.
+        extents: the masks tell where the images are, by 0, and no mask of the data set is read.
 
     Raises:
         LoaderError: the data set has no masks.
     """
 
-    def __init__(self, dataset: ImageDataset, threads: int, view: View) -> None:
-        if dataset.masks is None:
+    def __init__(self, dataset: ImageDataset, threads: int, view: View, extents: bool = False) -> None:
+        if dataset.masks is None and not extents:
             raise LoaderError(f"{dataset.name} holds no masks, which masks=True asks for; build a .beton with --masks")
-        self._dataset = dataset
+        self._dataset, self._extents = dataset, extents
         self._erases = isinstance(view, TrainView) and view.augment.erased_masks == "ignore"
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fasttrain-mask")
 
@@ -52,7 +56,7 @@ class MaskMaker:
 
     def _make(self, plan: BatchPlan, sample: int, out: np.ndarray) -> None:
         """All views of a sample."""
-        mask = self._dataset.mask(int(plan.rows[sample]))
+        mask = self._mask(int(plan.rows[sample]))
         for entry in range(sample, len(plan.rows), len(plan.samples)):
             render_mask(mask, plan, entry, out[entry])
             if plan.program is not None:
@@ -61,6 +65,12 @@ class MaskMaker:
                 augment_masks(out[entry : entry + 1], own, erases=self._erases)
             if plan.shift is not None:
                 out[entry] = shifted(out[entry], plan.shift, entry)
+
+    def _mask(self, row: int) -> np.ndarray:
+        if not self._extents:
+            return self._dataset.mask(row)
+        [[width, height]] = self._dataset.sizes(np.array([row])).tolist()
+        return np.broadcast_to(np.uint8(0), (height, width))
 
     def close(self, wait: bool = True) -> None:
         self._pool.shutdown(wait=wait, cancel_futures=True)
@@ -131,18 +141,25 @@ def blank_masks(masks: Tensor, entries: np.ndarray) -> Tensor:
     return masks
 
 
-def mask_maker(made_for: Circumstances, backend: str) -> MaskMaker:
-    """What makes the masks of a loader.
+def mask_maker(made_for: Circumstances, backend: str, masks: Masks) -> MaskMaker | None:
+    """What makes the masks of a loader, as its argument says; None for none.
 
     Raises:
         LoaderError: the data set has no masks, or the backend does not follow our plans.
     """
+    if masks is False:
+        return None
+    if masks not in (True, "extent"):
+        raise LoaderError(f"masks is True, False or 'extent', not {masks!r}")
     if backend == "ffcv":
         raise LoaderError(
             "the ffcv backend draws crops of its own, which masks cannot follow; use backend='auto', or FFCV itself: "
             "it reads the masks as a bytes field"
         )
-    return MaskMaker(made_for.dataset, made_for.threads, made_for.view)
+    extents, view = masks == "extent", made_for.view
+    if extents and isinstance(view, SegmentationView) and view.looks_at_masks:
+        raise LoaderError("crops are chosen by the pixels of masks, which are not read here; use cat_max_ratio=1")
+    return MaskMaker(made_for.dataset, made_for.threads, view, extents)
 
 
 def fitted_view(view: View, dataset: ImageDataset, rows: np.ndarray) -> View:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fasttrain.base.errors import ImageError
 from fasttrain.loading.dataset import ImageDataset, readable_sizes
-from fasttrain.loading.masks import together
+from fasttrain.loading.masks import Masks, together
 from fasttrain.loading.order import EpochOrder, Pool, drawn, shuffled, windowed
 from fasttrain.loading.plan import BatchPlan, plan_batch
 from fasttrain.loading.randomness import Operation, repeated_keys
@@ -45,7 +45,7 @@ class Planner:
         tolerant: note images whose size cannot be read, instead of raising.
         window: blocks that the windowed order reads at a time.
         views: of each sample.
-        masks: images come with masks: crops look at them, and nothing parts the two.
+        masks: images come with masks: crops look at them (but for extents), and nothing parts the two.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Planner:
         tolerant: bool,
         window: int,
         views: int = 1,
-        masks: bool = False,
+        masks: Masks = False,
     ) -> None:
         self._dataset, self._rows, self._pool, self._partition = dataset, rows, pool, partition
         self._view, self._seed, self._tolerant, self._window, self._views = view, seed, tolerant, window, views
@@ -89,7 +89,7 @@ class Planner:
     def _plan(
         self, rows: np.ndarray, keys: np.ndarray, sizes: np.ndarray, epoch: int, focus: np.ndarray | None
     ) -> BatchPlan:
-        look = self._look if self._masks else None
+        look = self._look if self._masks is True else None
         plan = plan_batch(self._view, rows, keys, sizes, self._seed, epoch, self._views, look=look, focus=focus)
         return together(plan) if self._masks else plan
 

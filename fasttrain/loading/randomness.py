@@ -36,6 +36,8 @@ class Operation(IntEnum):
     CROP = 16  # one operation a try: 16, 17, …
     AUGMENT = 4096  # and the 4095 after it; see `fasttrain.loading.augment.planning`
     MIX = 8192  # and the 4095 after it; see `fasttrain.loading.augment.mixing`
+    CLASS_MIX = 16384  # one operation a class, 16384 to 16638
+    STRONG = 16640  # and the 15 after it; see `fasttrain.training.adaptation.strong`
 
 
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:

@@ -60,11 +60,11 @@ def make_stepper(
     if winograd is None:
         winograd = _choose_winograd(module, task, device, amp, table)
     apply_winograd(module, winograd)
-    model = data_parallel(module, device, settings.ddp)
+    model = data_parallel(task.trained(module), device, settings.ddp)
     if settings.compile != "off":
         model = compiled(model, settings.compile)
         _tell_of_compiling_again(table)
-    return Stepper(
+    return task.stepper(
         module=module,
         model=model,
         optimizer=create_optimizer(module, settings.optimizer),

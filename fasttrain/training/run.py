@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from fasttrain.base.console import say
 from fasttrain.base.distributed import average_buffers, process_group, require_agreement, wait_for_all
@@ -21,6 +20,7 @@ from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import CheckpointInfo, keep_epoch, load_state, save_weights
 from fasttrain.models.heads import kept_weights
 from fasttrain.models.winograd import Passes
+from fasttrain.training.adaptation.task import Adaptation, AdaptSettings
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
 from fasttrain.training.classification import Classification
@@ -222,6 +222,7 @@ class Trainer:
             "train_loss": position.train_loss,
             "lr": self.stepper.schedule.lr(self.table.first[position.epoch + 1] - 1),
             **self.table.figures(position.epoch),
+            **self.stepper.take_figures(),
             **validation,
             "images_per_s": position.images_per_s,
             "data_wait_fraction": position.data_wait_fraction,
@@ -237,11 +238,11 @@ class Trainer:
             average_buffers(self.stepper.ema.module)
 
     def _validate(self) -> dict[str, Any]:
-        """Validation figures of the weights that are kept, and the main figure of the raw ones beside averaged ones."""
-        figures = self.validation.measure(self._kept_model(), self.stepper.amp)
-        if self.stepper.ema is not None and MAIN in self.validation.loaders:
-            raw = self.validation.measure_one(MAIN, self.stepper.module, self.stepper.amp)
-            figures[f"{self._main}_raw"] = raw[self._main]
+        """Validation figures of the weights that are kept, and the main figure of those beside them."""
+        figures = self.validation.measure(self.stepper.kept, self.stepper.amp)
+        if self.stepper.beside is not None and MAIN in self.validation.loaders:
+            name, module = self.stepper.beside
+            figures[f"{self._main}_{name}"] = self.validation.measure_one(MAIN, module, self.stepper.amp)[self._main]
         return figures
 
     def _note_figures(self, record: dict[str, Any]) -> bool:
@@ -281,13 +282,18 @@ class Trainer:
 
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
         if is_main():
-            info = self._checkpoint_info(validation, averaged=self.stepper.ema is not None)
-            weights = kept_weights(self._kept_model())
+            kept, module = self.stepper.kept, self.stepper.module
+            info = self._checkpoint_info(validation, averaged=kept is not module)
+            weights = kept_weights(kept)
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
                 save_weights(self.folder.path / BEST, weights, info)
             if self.settings.keep_last:
                 keep_epoch(self.folder.path, weights, info, self.settings.keep_last)
+            if self.stepper.beside is not None and self.stepper.saves_beside:
+                name, other = self.stepper.beside
+                own = self._checkpoint_info({}, averaged=other is not module)
+                save_weights(self.folder.path / f"{name}.safetensors", kept_weights(other), own)
         self._save_state()
 
     def _stated_metrics(self, validation: dict[str, Any]) -> dict[str, Any]:
@@ -303,9 +309,6 @@ class Trainer:
     def _skipped(self) -> list[tuple[str, str]]:
         """Samples that this rank has left out in the whole run, with the reasons."""
         return [*self._skipped_before, *self.train_loader.skipped, *self.validation.skipped]
-
-    def _kept_model(self) -> nn.Module:
-        return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.module
 
     def _result(self, averaged: dict[str, Any]) -> TrainResult:
         position = self.position
@@ -327,8 +330,12 @@ class Trainer:
         how: dict[str, Any] = {**task.order(), "masks": task.masks, "views": task.views}
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         how |= {"batch_size": settings.batch_schedule or settings.batch_size, "size": settings.size_schedule}
-        ids = _ids(settings.ids)
-        return self._loader(settings.data, ids, view=task.train_view(), sampling=task.sampling(), **how)
+
+        def open_loader(data: str | list[str], ids: str | None, **options: Any) -> Loader:
+            return self._loader(data, _ids(ids), **{**how, **options})
+
+        loader = open_loader(settings.data, settings.ids, view=task.train_view(), sampling=task.sampling())
+        return task.batches(loader, open_loader)
 
     def _table(self) -> EpochTable:
         """The run's epochs.
@@ -389,6 +396,8 @@ class Trainer:
 
 def task_of(settings: RunSettings) -> Task[Any]:
     """What a run of such settings learns."""
+    if isinstance(settings, AdaptSettings):
+        return Adaptation(settings)
     if isinstance(settings, SegmentSettings):
         return Segmentation(settings)
     assert isinstance(settings, TrainSettings)

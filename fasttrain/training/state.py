@@ -97,6 +97,7 @@ def write_state(
             "loss": progress.loss.totals().cpu() if progress is not None else torch.zeros(2, dtype=torch.float64),
             "buffers": [_own_buffers(module) for module in _modules(stepper)],
             "skipped": skipped,
+            "own": stepper.rank_state(),
         }
     )
     if ranks is None:
@@ -155,6 +156,7 @@ def restore_state(
         buffers = mine["buffers"]
         progress.loss.start_at(mine["loss"])
         skipped = mine["skipped"]
+        stepper.load_rank_state(mine["own"])
     else:
         position.step = state["loader"]["offset"] // (loader.batch_size * world_size())
         buffers = [_mean(parts) for parts in zip(*(entry["buffers"] for entry in ranks), strict=True)]

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from timm.utils import ModelEmaV3
@@ -94,6 +95,31 @@ class Stepper:
         self.criterion.end_step()
         if self._averaging is not None:
             self._averaging.after(global_step)
+
+    # --- what is kept of it -----------------------------------------------------------------------------------------
+
+    saves_beside: ClassVar[bool] = False  # whether the weights of `beside` are saved, too
+
+    @property
+    def kept(self) -> nn.Module:
+        """The model that is measured and saved: the average, where there is one."""
+        return self.module if self.ema is None else self.ema.module
+
+    @property
+    def beside(self) -> tuple[str, nn.Module] | None:
+        """Another model that is measured with it, and how its figures are called."""
+        return None if self.ema is None else ("raw", self.module)
+
+    def take_figures(self) -> dict[str, Any]:
+        """Figures of the steps of an epoch, besides the loss, over all ranks; all of them call it."""
+        return {}
+
+    def rank_state(self) -> dict[str, Any]:
+        """What of a run's state is each rank's own, besides statistics: tensors on the CPU and plain values."""
+        return {}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `rank_state` gave."""
 
     def try_batch(self, batch: Batch) -> None:
         """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""

@@ -1,7 +1,7 @@
 """What a run learns: all that classification and segmentation do each in their own way."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from fasttrain.loading.loader import Loader
 from fasttrain.loading.order import Sampling
 from fasttrain.loading.views import EvalView, TrainView
 from fasttrain.training.settings import RunSettings
+from fasttrain.training.stepper import Stepper
 
 SettingsT = TypeVar("SettingsT", bound=RunSettings)
 
@@ -27,12 +28,14 @@ class Task(ABC, Generic[SettingsT]):
         settings: of the run.
         eval_view: that validation data are seen in.
         masks: whether training goes by masks.
+        stepper: what takes the steps.
         views: of each training image.
     """
 
     figures: ClassVar[tuple[str, ...]]
     main: ClassVar[str]
     masks: ClassVar[bool] = False
+    stepper: ClassVar[type[Stepper]] = Stepper
 
     def __init__(self, settings: SettingsT, eval_view: EvalView) -> None:
         self.settings, self.eval_view = settings, eval_view
@@ -54,6 +57,15 @@ class Task(ABC, Generic[SettingsT]):
     @abstractmethod
     def order(self) -> dict[str, Any]:
         """The loader's `order`, `window` and `rest`."""
+
+    def batches(self, loader: Loader, open_loader: Callable[..., Loader]) -> Loader:
+        """What training takes its batches from.
+
+        Args:
+            loader: of the training data.
+            open_loader: opens another one, from data, a file of ids (or None) and what differs from that loader.
+        """
+        return loader
 
     @abstractmethod
     def classes(self, loader: Loader) -> tuple[list[str] | None, int]:
@@ -102,6 +114,10 @@ class Task(ABC, Generic[SettingsT]):
         Raises:
             ConfigError, WeightsError: the settings do not fit the model or the weights.
         """
+
+    def trained(self, module: nn.Module) -> nn.Module:
+        """What steps call, from the model; DDP and the compiler come around it."""
+        return module
 
     @abstractmethod
     def step_parts(self, num_classes: int, loader: Loader, device: torch.device, amp: Amp) -> dict[str, Any]:

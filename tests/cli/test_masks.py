@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fasttrain.beton_build.reader import BetonReader
+
 from .test_data import run, run_json
 
 
@@ -54,3 +56,18 @@ def test_what_goes_wrong_is_one_sentence(tmp_path: Path) -> None:
 def _show_without(root: Path) -> str:
     run("build", root / "images", root / "b.beton", "--no-labels")
     return run("masks", "show", root / "b.beton", "--out", root / "page", code=1).stderr
+
+
+def test_withheld_labels_are_masks_too(colour_masks: Path, tmp_path: Path) -> None:
+    """A target set that holds masks is built without them."""
+    names = [f"{number:02}.png" for number in range(4)]
+    table = tmp_path / "list.csv"
+    root = colour_masks
+    lines = [f"{root}/images/{name},{name[1]},{root}/labels/{name}\n" for name in names]
+    table.write_text("path,label,mask\n" + "".join(lines))
+    first, second = tmp_path / "first.beton", tmp_path / "second.beton"
+    run("build", table, first, "--mask-column", "mask", "--workers", 1)
+    run("build", first, second, "--withhold-labels", tmp_path / "labels.csv", "--workers", 1)
+    with BetonReader(first) as before, BetonReader(second) as after:
+        assert before.masks is not None and after.masks is None
+        assert (after.labels == -1).all()

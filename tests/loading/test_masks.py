@@ -362,3 +362,30 @@ def test_oblong_frames_are_filled(tmp_path: Path, backend: str) -> None:
         assert found[0].images.shape == (3, 3, 36, 48)
         assert (found[0].images - found[1].images).abs().max() < 0.06
         assert all(isinstance(batch, MaskedBatch) and (batch.masks < CLASSES).all() for batch in found)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_extents_are_where_the_masks_count(betons: dict[str, Path], tmp_path: Path, backend: str) -> None:
+    """Of the images without masks they are what is not ignored of the images with them."""
+    images = tmp_path / "images"
+    make_pairs(tmp_path)
+    augment = {"fill": FILL, "policy": "rand-m9-n3-mstd0.5-inc1"}
+    view = segmentation_view(100, **EXACT, scale=(0.5, 1.2), cat_max_ratio=1, augment=augment)
+    how: dict[str, Any] = {"view": view, "backend": backend, "order": "sequential", "threads": 1}
+    with (
+        Loader(betons["raw"], 8, masks=True, **how) as with_masks,
+        Loader(betons["raw"], 8, masks="extent", **how) as without,
+    ):
+        [wanted], [found] = list(with_masks), list(without)
+        assert isinstance(wanted, MaskedBatch) and isinstance(found, MaskedBatch)
+        assert torch.equal(found.masks, torch.where(wanted.masks == 255, 255, 0).to(torch.uint8))
+        assert 0 < (found.masks == 255).float().mean() < 1
+    with Loader(images, 8, masks="extent", **how) as plain:
+        [batch] = plain
+        assert isinstance(batch, MaskedBatch)
+        assert set(batch.masks.unique().tolist()) == {0, 255}
+
+
+def test_crops_cannot_look_at_extents(betons: dict[str, Path]) -> None:
+    with pytest.raises(LoaderError, match="use cat_max_ratio=1"):
+        Loader(betons["raw"], 8, view=segmentation_view(64), masks="extent")
