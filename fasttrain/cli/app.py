@@ -20,6 +20,7 @@ from fasttrain.cli import (
     ensemble,
     masks,
     models,
+    pretrain,
     pseudo,
     recipe,
     redistribute,
@@ -39,7 +40,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, masks, models, soup, scores, ensemble, redistribute, pseudo, recipe),
+    *(data, masks, models, pretrain, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:

@@ -52,19 +52,43 @@ def make_stepper(
     Raises:
         ConfigError, WeightsError: the settings do not fit the model, the weights or the device.
     """
-    module = _create_model(settings, num_classes, view.size)
+    module = create_trained(settings, num_classes, view.size)
     if settings.init == "whitening" and begins:
         whiten(module, settings.data, loader, view)
     add_training_parts(module, settings.head, settings.batch_former)
     loss = _make_loss(settings, device, num_classes, loader)
-    set_precision(settings.tf32)
-    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    module = placed(module, settings, device)
     freeze(module, settings.freeze)
-    amp = _training_amp(settings.amp, device)
+    amp = training_amp(settings.amp, device)
     teacher = open_teacher(settings.distill, loader, view.size, amp)
     if settings.size_schedule is not None:
         check_sizes(settings.model, module, teacher, (shape.size for shape in table.shapes), device, amp)
+    mixing = make_mixer(settings, num_classes, loader)
+    return stepper_around(module, loss, settings, device, amp, table, teacher=teacher, mixing=mixing)
+
+
+def placed(module: nn.Module, settings: TrainSettings, device: torch.device) -> nn.Module:
+    """`module` on `device` in its memory format; the process's policy for float32 is set, too."""
+    set_precision(settings.tf32)
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    moved: nn.Module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    return moved
+
+
+def stepper_around(
+    module: nn.Module,
+    loss: Criterion,
+    settings: TrainSettings,
+    device: torch.device,
+    amp: Amp,
+    table: EpochTable,
+    **parts: Any,
+) -> Stepper:
+    """All that a step needs, around a module that stands on `device`.
+
+    Args:
+        parts: of the `Stepper`, besides those that come of the settings.
+    """
     model = data_parallel(module, device, settings.ddp)
     if settings.compile != "off":
         model = compiled(model, settings.compile)
@@ -83,10 +107,9 @@ def make_stepper(
         seed=settings.seed,
         micro_batch=settings.micro_batch,
         sam_rho=settings.sam_rho,
-        teacher=teacher,
         distill=settings.distill,
         loss=loss,
-        mixing=make_mixer(settings, num_classes, loader),
+        **parts,
     )
 
 
@@ -116,7 +139,12 @@ def _average(module: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
     return ModelEmaV3(module, decay=settings.ema, use_warmup=True, exclude_buffers=copied)
 
 
-def _training_amp(setting: str, device: torch.device) -> Amp:
+def training_amp(setting: str, device: torch.device) -> Amp:
+    """The precision of a training.
+
+    Raises:
+        ConfigError: the device has not the setting's.
+    """
     amp = resolve_amp(setting, device)
     if amp == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 needs a GPU to train; on a CPU use --amp bf16 or off")
@@ -125,7 +153,8 @@ def _training_amp(setting: str, device: torch.device) -> Amp:
     return amp
 
 
-def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
+def create_trained(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
+    """The model of a run with the weights that it starts from; without a classifier for 0 classes."""
     options: dict[str, Any] = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
     if settings.dynamic_img_size:
         options["dynamic_img_size"] = True
@@ -147,8 +176,8 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
     if settings.weights is not None:
         loaded = load_weights(model, settings.weights, settings.weights_match)
         fresh = loaded.head_replaced or (by_order and settings.head.kind != "linear")
-        told = "with a new head" if fresh else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told} for {num_classes} classes")
+        told = f"with {'a new' if fresh else 'their own'} head for {num_classes} classes"
+        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told if num_classes else 'without a head'}")
     if by_order:
         put_head(model, settings.head)
     return model

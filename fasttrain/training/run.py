@@ -1,5 +1,6 @@
 """A training run from settings to checkpoints."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from fasttrain.training.pictures import sample_grid
 from fasttrain.training.requests import Requests
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.state import Position, check_state, restore_state, write_state
+from fasttrain.training.stepper import Stepper
 from fasttrain.training.trackers import check_trackers, open_trackers
 from fasttrain.training.validation import MAIN, Validation
 
@@ -69,6 +71,11 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         TrainingError: no labels, or a loss that is no longer finite.
         StoppedError: stopped by a signal; the state is kept.
     """
+    return run_job(Trainer, settings, resume)
+
+
+def run_job(make: "Callable[..., Trainer]", settings: TrainSettings, resume: bool) -> TrainResult:
+    """What `train` does, with the trainer that `make` gives of the arguments of `Trainer`."""
     check_launch()  # before anything that every process would say or do for itself
     check_optimizer(settings.optimizer)
     check_trackers(settings.trackers)
@@ -80,7 +87,7 @@ def train(settings: TrainSettings, *, resume: bool = False) -> TrainResult:
         # A dictionary with a NaN would not equal itself.
         stands = state and (state["position"]["epoch"], state["position"]["step"])
         require_agreement({"configuration": settings.model_dump(), "saved state": stands})
-        with Trainer(settings, device, folder, begins=state is None) as trainer:
+        with make(settings, device, folder, begins=state is None) as trainer:
             require_agreement({"data set": trainer.data_fingerprints})
             if state is not None:
                 trainer.restore(state)
@@ -125,15 +132,13 @@ class Trainer:
         # Opened before the model is made: data that cannot be trained on should fail at once.
         self.train_loader = self._train_loader()
         self.class_names = self.train_loader.class_names or None
-        self.num_classes = _count_classes(self.train_loader)
+        self.num_classes = self._count_classes()
         self.validation = Validation(
             self._validation_sources(), self._open_validation, self.class_names, self.num_classes
         )
         self.best_rule = self._best_rule()
         self.table = self._table()
-        self.stepper = make_stepper(
-            settings, device, self.num_classes, self.eval_view, self.train_loader, self.table, begins
-        )
+        self.stepper = self._make_stepper(begins)
 
     def __enter__(self) -> "Trainer":
         return self
@@ -213,6 +218,7 @@ class Trainer:
             "lr": self.stepper.schedule.lr(self.table.first[position.epoch + 1] - 1),
             **self.table.figures(position.epoch),
             **validation,
+            **self._own_figures(),
             "images_per_s": position.images_per_s,
             "data_wait_fraction": position.data_wait_fraction,
         }
@@ -274,7 +280,7 @@ class Trainer:
     def _save_epoch(self, validation: dict[str, Any], improved: bool) -> None:
         if is_main():
             info = self._checkpoint_info(validation, averaged=self.stepper.ema is not None)
-            weights = kept_weights(self._kept_model())
+            weights = self._kept_weights()
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
                 save_weights(self.folder.path / BEST, weights, info)
@@ -299,6 +305,33 @@ class Trainer:
     def _kept_model(self) -> nn.Module:
         return self.stepper.ema.module if self.stepper.ema is not None else self.stepper.module
 
+    # --- what another kind of training does in its own way ---
+
+    def _make_stepper(self, begins: bool) -> Stepper:
+        settings, loader = self.settings, self.train_loader
+        return make_stepper(settings, self.device, self.num_classes, self.eval_view, loader, self.table, begins)
+
+    def _count_classes(self) -> int:
+        """Outputs of the model.
+
+        Raises:
+            TrainingError: samples without a label.
+        """
+        labels = self.train_loader.labels
+        if len(labels) == 0 or int(labels.min()) < 0:
+            raise TrainingError(
+                "the training data hold samples without a label; build them with labels, or leave them out"
+            )
+        return self.train_loader.num_classes
+
+    def _own_figures(self) -> dict[str, Any]:
+        """What else is recorded of an epoch. All ranks ask."""
+        return {}
+
+    def _kept_weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds."""
+        return kept_weights(self._kept_model())
+
     def _result(self, averaged: dict[str, Any]) -> TrainResult:
         position = self.position
         return TrainResult(
@@ -320,7 +353,7 @@ class Trainer:
         how: dict[str, Any] = {"order": sampling.order, "window": sampling.window, "rest": sampling.rest}
         how |= {"memory_budget": settings.memory_budget, "resident": settings.resident, "backend": settings.backend}
         how |= {"batch_size": settings.batch_schedule or settings.batch_size, "size": settings.size_schedule}
-        how |= {"views": settings.loss.needs.views}
+        how |= {"views": settings.views}
         return self._loader(settings.data, settings.ids, view=self._train_view(), sampling=chosen, **how)
 
     def _table(self) -> EpochTable:
@@ -379,10 +412,3 @@ class Trainer:
         how = settings.augment.of_view()
         how["augment"]["same_crop"] |= settings.loss.kind == "jsd"
         return train_view(evaluated.size, **how, mean=evaluated.mean, std=evaluated.std)
-
-
-def _count_classes(loader: Loader) -> int:
-    labels = loader.labels
-    if len(labels) == 0 or int(labels.min()) < 0:
-        raise TrainingError("the training data hold samples without a label; build them with labels, or leave them out")
-    return loader.num_classes

@@ -65,7 +65,7 @@ def check_state(state: dict[str, Any], settings: TrainSettings) -> None:
             f"the run in {settings.out} was saved by another version of fasttrain; resume it with that one"
         )
     # Read anew, so that settings which came with a later version have the values that they had by default.
-    stored = load_settings(TrainSettings, state["settings"], "the stored run").model_dump(mode="json")
+    stored = load_settings(type(settings), state["settings"], "the stored run").model_dump(mode="json")
     now = settings.model_dump(mode="json")
     changed = [key for key in now if key not in FREE_ON_RESUME and stored[key] != now[key]]
     if changed:
