@@ -33,8 +33,8 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def resnet10_32(pretrained: bool = False, **options: Any) -> ResNet:
-    """Four blocks of 32 to 256 channels after one convolution without a step; 34 MFLOP an image, 1.2 M parameters."""
-    given = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), **options}
+    """Four blocks of 16 to 128 channels."""
+    given = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128), **options}
     model: ResNet = build_model_with_cfg(ResNet, "resnet10_32", pretrained, **given)
     # As He et al. have it for CIFAR (arXiv 1512.03385, section 4.2), at half the side to be fast.
     old = model.conv1
