@@ -58,14 +58,16 @@ class CommandLine:
         return None
 
     def settings_error(self, command: Sequence[str], values: dict[str, Any]) -> str | None:
-        """What `train` says of a file of settings."""
+        """What `train` or `pretrain` says of a file of settings."""
         from fasttrain.base.config import load_settings
         from fasttrain.models.create import eval_view_of
         from fasttrain.training.optimizers import check_optimizer
+        from fasttrain.training.pretraining.settings import PretrainSettings
         from fasttrain.training.settings import TrainSettings
 
+        kind = PretrainSettings if tuple(command) == ("pretrain",) else TrainSettings
         try:
-            settings = load_settings(TrainSettings, values, "settings")
+            settings = load_settings(kind, values, "settings")
             check_optimizer(settings.optimizer)
             eval_view_of(settings.model, settings.size)  # which knows the models' names
         except FasttrainError as error:
