@@ -46,8 +46,8 @@ def resnet10_32(pretrained: bool = False, **options: Any) -> ResNet:
 
 @register_model
 def vit_tiny_patch4_32(pretrained: bool = False, **options: Any) -> VisionTransformer:
-    """64 patches, 6 blocks of 128 wide, 4 heads; the mean over the patches is what the classifier sees."""
-    given = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 6, "num_heads": 4, **options}
+    """64 patches, 4 blocks of 128 wide, 4 heads; the mean over the patches is what the classifier sees."""
+    given = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 4, "num_heads": 4, **options}
     given = {"global_pool": "avg", "fc_norm": False, **given}
     model: VisionTransformer = build_model_with_cfg(VisionTransformer, "vit_tiny_patch4_32", pretrained, **given)
     return model
