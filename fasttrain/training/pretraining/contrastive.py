@@ -51,6 +51,7 @@ class MomentumContrast(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(2 * B, 3, H, W), all first views first, to (B, 2 * dim) float32: queries, and beside them their keys."""
+        self._follow_modes()
         first, second = images.chunk(2)
         queries = F.normalize(self._grouped(self.encoder, self.projector, first).float())
         with torch.no_grad():
@@ -58,6 +59,12 @@ class MomentumContrast(nn.Module):
         if self.training:
             self.statistics.add(queries)
         return torch.cat([queries, keys], 1)
+
+    def _follow_modes(self) -> None:
+        """Normalise keys as queries: by the batch, or by stored statistics where the first encoder's layer is frozen.
+        (None of the second one's parameters learns, so that all of its layers would pass for frozen.)"""
+        for follower, leader in zip(self.key_encoder.modules(), self.encoder.modules(), strict=True):
+            follower.training = leader.training
 
     def _grouped(self, encoder: nn.Module, projector: nn.Module, images: Tensor) -> Tensor:
         groups = max(1, min(self.groups, len(images) // 2))

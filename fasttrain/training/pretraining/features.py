@@ -19,6 +19,7 @@ class FeatureStatistics:
         self._sum: Tensor | None = None
         self._products: Tensor | None = None
 
+    @torch.compiler.disable  # sums that outlive a step are not for a compiler
     @torch.no_grad()
     def add(self, features: Tensor) -> None:
         """Take up a batch (B, D)."""

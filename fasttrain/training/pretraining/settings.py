@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from fasttrain.base.config import Settings
 from fasttrain.base.process import world_size
 from fasttrain.loading.augment.mixing import Mixing
+from fasttrain.training.schedule_settings import epochs_of
 from fasttrain.training.settings import TrainSettings
 
 _REFERENCE_BATCH = 256
@@ -117,6 +118,9 @@ class PretrainSettings(TrainSettings):
             return values
         if _kind(values.get("optimizer")) not in (None, defaults["optimizer"]["name"]):
             defaults = {**defaults, "optimizer": {}}  # what an optimizer was given means nothing to another one
+        length = epochs_of(_kind(values.get("schedule"), "kind") or "")
+        if length is not None:
+            defaults = {**defaults, "epochs": length}
         if _kind(values.get("schedule"), "kind") not in (None, defaults["schedule"]["kind"]):
             defaults = {**defaults, "schedule": {}}
         return _under({**values, "method": method}, defaults)

@@ -42,7 +42,9 @@ def contrast(normalised: bool = True, groups: int = 2, **settings: Any) -> tuple
 
 
 def stepper_of(module: MomentumContrast, nce: InfoNce, **options: Any) -> Stepper:
-    return make_stepper(module, loss=ContrastCriterion(nce), **options)
+    stepper = make_stepper(module, loss=ContrastCriterion(nce), **options)
+    stepper.train()  # as each epoch does
+    return stepper
 
 
 def batch_of(size: int = 8, valid: list[bool] | None = None) -> Batch:
@@ -146,7 +148,8 @@ def test_the_second_encoder_follows_the_first_one(momentum: float) -> None:
 
 
 def test_keys_are_normalised_in_other_company_than_queries() -> None:
-    module, _ = contrast()
+    module, nce = contrast()
+    stepper_of(module, nce)
     torch.manual_seed(3)
     batch = batch_of()
     keys = keys_of(module, batch)
@@ -157,6 +160,16 @@ def test_keys_are_normalised_in_other_company_than_queries() -> None:
     # In the queries' company, statistics and so the keys would be others.
     ordered = module._grouped(module.key_encoder, module.key_projector, batch.images[1])
     assert not torch.allclose(keys, nn.functional.normalize(ordered), atol=1e-3)
+
+
+def test_the_second_encoder_normalises_by_the_batch_unless_the_first_one_is_frozen() -> None:
+    for frozen in (False, True):
+        module, nce = contrast()
+        module.encoder.norm.requires_grad_(not frozen)  # type: ignore[union-attr]
+        before = [part.norm.running_mean.clone() for part in (module.encoder, module.key_encoder)]  # type: ignore[union-attr]
+        stepper_of(module, nce).step(batch_of(), 0, LaggedLoss(CPU))
+        for part, mean in zip((module.encoder, module.key_encoder), before, strict=True):
+            assert torch.equal(part.norm.running_mean, mean) == frozen  # type: ignore[union-attr, arg-type]
 
 
 def test_without_batch_normalisation_shuffling_changes_nothing() -> None:

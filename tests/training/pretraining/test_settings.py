@@ -32,6 +32,7 @@ def test_what_is_given_wins_and_a_stored_run_is_read_as_it_was() -> None:
     given = settings(optimizer={"momentum": 0.8}, augment={"grey": 0.0}, epochs=3)
     assert (given.optimizer.momentum, given.optimizer.weight_decay) == (0.8, 1e-4)
     assert (given.augment.grey, given.augment.blur.prob) == (0.0, 0.5)
+    assert settings(schedule={"kind": "2x"}).epochs == 24
     other = settings(optimizer={"name": "lamb"})
     assert other.optimizer.momentum is None and not other.optimizer.options
     for one in (given, other, settings("mae")):
