@@ -31,7 +31,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, l2: float = L2, s
         value.backward()
         return value
 
-    solver.step(loss)  # type: ignore[arg-type]
+    solver.step(loss)
     return weights.detach()
 
 

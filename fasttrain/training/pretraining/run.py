@@ -10,7 +10,9 @@ from fasttrain.base.console import say
 from fasttrain.base.process import is_main
 from fasttrain.models.checkpoint import CheckpointInfo
 from fasttrain.training.pretraining.assemble import make_stepper
+from fasttrain.training.pretraining.contrastive import MomentumContrast
 from fasttrain.training.pretraining.features import described, warning_of
+from fasttrain.training.pretraining.masked import MaskedAutoencoder
 from fasttrain.training.pretraining.settings import PretrainSettings
 from fasttrain.training.run import LAST, Trainer, run_job
 from fasttrain.training.stepper import Stepper
@@ -91,7 +93,9 @@ class Pretrainer(Trainer):
         return 0  # whatever labels there are
 
     def _own_figures(self) -> dict[str, Any]:
-        self.figures = self.stepper.module.statistics.take()  # type: ignore[union-attr, operator]
+        module = self.stepper.module
+        assert isinstance(module, MomentumContrast | MaskedAutoencoder)
+        self.figures = module.statistics.take()
         if self.figures and is_main():
             say(described(self.figures))
             warning = warning_of(self.figures)
