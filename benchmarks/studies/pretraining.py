@@ -44,11 +44,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # no blur, which leaves nothing of 32 pixels (as in MoCo's own CIFAR demonstration).
     "moco": {
         "model": "resnet10_32",
-        "epochs": 16,
+        "epochs": 10,
         "batch_size": 64,
         "moco.momentum": 0.99,
         "moco.temperature": 0.1,
         "moco.queue": 2048,
+        "moco.groups": 2,
         "augment.blur.prob": 0,
         "optimizer.lr": 0.02,
         "optimizer.weight_decay": 5e-4,
@@ -57,12 +58,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # A decoder in proportion to the encoder, and a rate for as few steps.
     "mae": {
         "model": "vit_tiny_patch4_32",
-        "epochs": 10,
+        "epochs": 8,
         "batch_size": 128,
         "mae.decoder_width": 64,
         "mae.decoder_depth": 1,
         "mae.decoder_heads": 2,
-        "optimizer.lr": 1e-3,
+        "optimizer.lr": 5e-4,
         "schedule.warmup_epochs": 1,
     },
 }
