@@ -355,6 +355,24 @@ KINDS: tuple[Kind, ...] = (
         sized_by="data",
     ),
     Kind(
+        "pretrain",
+        ("pretrain",),
+        inputs=(
+            Input("data", _DATA, many=True, required=True),
+            Input("ids", (IDS, LABELS)),
+            Input("weights", _MODELS),
+        ),
+        outputs=(Output("checkpoint", CHECKPOINT, "run/last.safetensors"), Output("run", RUN, "run")),
+        takes_settings=True,
+        out_setting="run",
+        resume="--resume",
+        uses_gpu=True,
+        torchrun=True,
+        counts_processes=True,
+        work="samples*epochs",
+        sized_by="data",
+    ),
+    Kind(
         "soup",
         ("soup",),
         inputs=(

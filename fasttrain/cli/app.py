@@ -21,6 +21,7 @@ from fasttrain.cli import (
     ensemble,
     masks,
     models,
+    pretrain,
     pseudo,
     recipe,
     redistribute,
@@ -41,7 +42,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, corrupt, masks, models, segment, soup, scores, ensemble, redistribute, pseudo, recipe),
+    *(data, corrupt, masks, models, pretrain, segment, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:

@@ -291,9 +291,10 @@ def ids_of(path: Path | None) -> list[str] | None:
 def _open(
     weights: Path, model: str | None, match: Literal["name", "order"], size: int | None, device: "torch.device"
 ) -> "OpenedModel":
+    from fasttrain.models.encoder import require_classifier
     from fasttrain.models.opened import open_model
 
-    return open_model(weights, model=model, match=match, size=size, device=device)
+    return require_classifier(open_model(weights, model=model, match=match, size=size, device=device), weights)
 
 
 def _print_choices(models: bool) -> None:

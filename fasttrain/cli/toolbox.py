@@ -61,24 +61,12 @@ class CommandLine:
         """What a command that trains says of a file of settings."""
         from fasttrain.base.config import load_settings
         from fasttrain.training.optimizers import check_optimizer
+        from fasttrain.training.tasks import SETTINGS, task_of
 
         try:
-            if tuple(command) == ("train",):
-                from fasttrain.models.create import eval_view_of
-                from fasttrain.training.settings import TrainSettings
-
-                settings = load_settings(TrainSettings, values, "settings")
-                eval_view_of(settings.model, settings.size)  # which knows the models' names
-                check_optimizer(settings.optimizer)
-            else:
-                from fasttrain.training.adaptation.task import AdaptSettings
-                from fasttrain.training.segmentation.settings import SegmentSettings
-                from fasttrain.training.segmentation.task import whole_view_of
-
-                kind = AdaptSettings if tuple(command) == ("segment", "adapt") else SegmentSettings
-                segmenting = load_settings(kind, values, "settings")
-                whole_view_of(segmenting)
-                check_optimizer(segmenting.optimizer)
+            settings = load_settings(SETTINGS[tuple(command)], values, "settings")
+            check_optimizer(settings.optimizer)
+            task_of(settings)  # which knows the models' names
         except FasttrainError as error:
             return str(error)
         return None

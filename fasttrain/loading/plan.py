@@ -266,6 +266,9 @@ def _plan_jitter(view: TrainView, keys: np.ndarray, seed: int, epoch: int) -> Ji
     low = np.concatenate([np.maximum(0.0, 1 - strength[:3]), -strength[3:]])
     high = np.concatenate([1 + strength[:3], strength[3:]])
     factors = low + uniforms(seed, epoch, keys, Operation.JITTER) * (high - low)
+    if view.jitter_prob < 1:
+        wanted = uniforms(seed, epoch, keys, Operation.JITTER_WANTED)[0] < view.jitter_prob
+        factors = np.where(wanted, factors, np.array([1.0, 1.0, 1.0, 0.0])[:, None])  # which change nothing
     order = np.argsort(uniforms(seed, epoch, keys, Operation.JITTER_ORDER), axis=0, kind="stable")
     return Jitter(factors.T.astype(np.float32), order.T)
 

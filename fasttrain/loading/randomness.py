@@ -34,6 +34,7 @@ class Operation(IntEnum):
     RARE_CLASS = 14
     RARE_SAMPLE = 15
     CROP = 16  # one operation a try: 16, 17, …
+    JITTER_WANTED = 2048
     AUGMENT = 4096  # and the 4095 after it; see `fasttrain.loading.augment.planning`
     MIX = 8192  # and the 4095 after it; see `fasttrain.loading.augment.mixing`
     CLASS_MIX = 16384  # one operation a class, 16384 to 16638

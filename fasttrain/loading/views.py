@@ -43,6 +43,7 @@ class TrainView(_View):
         translate: pixels of the view that it is moved by at the most, to each side.
         padding: what is shown beyond its edge then: the view mirrored at its border pixels, or black.
         color_jitter: strength of (brightness, contrast, saturation, hue), as torchvision's ColorJitter takes them.
+        jitter_prob: share of the views whose colours are jittered.
         augment: policies, erasing and more (see `fasttrain.loading.augment.settings.Augment`).
     """
 
@@ -54,6 +55,7 @@ class TrainView(_View):
     translate: int = Field(default=0, ge=0)
     padding: Padding = "reflect"
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_prob: Share = 1.0
     augment: Augment = Augment()
 
     @model_validator(mode="after")

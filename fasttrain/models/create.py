@@ -9,6 +9,7 @@ from torch import nn
 from fasttrain.base.errors import WeightsError
 from fasttrain.loading.views import EvalView, eval_view
 from fasttrain.models import airbench as airbench  # which tells timm of its models
+from fasttrain.models import small_images as small_images
 from fasttrain.models.heads import CosineHead, HeadSettings, classifier_names, put_head
 
 IMAGENET_OUTPUTS = 1000

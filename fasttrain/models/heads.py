@@ -171,15 +171,15 @@ def kept_weights(model: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def alone(model: nn.Module) -> Iterator[None]:
     """Inside, this rank's forward passes do not wait for other ranks."""
-    formers = [module for module in model.modules() if isinstance(module, BatchFormer)]
-    before = [former.across_ranks for former in formers]
-    for former in formers:
-        former.across_ranks = False
+    together = [module for module in model.modules() if hasattr(module, "across_ranks")]
+    before = [module.across_ranks for module in together]
+    for module in together:
+        module.across_ranks = False  # type: ignore[assignment]
     try:
         yield
     finally:
-        for former, across in zip(formers, before, strict=True):
-            former.across_ranks = across
+        for module, across in zip(together, before, strict=True):
+            module.across_ranks = across
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:

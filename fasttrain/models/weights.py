@@ -94,13 +94,13 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
         raise WeightsError(
             f"weights {path}: {key} is of shape {tuple(source[key].shape)}, the model's {tuple(target[key].shape)}"
         )
-    dropped = head if (reshaped or head != theirs) and new_head else set()
-    kept = {key: tensor for key, tensor in source.items() if not (dropped and key in theirs)}
-    _require_fit(kept, target, dropped, path)
+    fresh = bool(reshaped or head != theirs) and new_head
+    kept = {key: tensor for key, tensor in source.items() if not (fresh and key in theirs)}
+    _require_fit(kept, target, head if fresh else set(), path)
     model.load_state_dict(kept, strict=False)
-    if dropped:
+    if fresh:
         zero_head(model)
-    return LoadedWeights(tensors=len(kept), head_replaced=bool(dropped))
+    return LoadedWeights(tensors=len(kept), head_replaced=fresh)
 
 
 def output_count(state: Mapping[str, Tensor], model: nn.Module, match: Match = "name") -> int | None:

@@ -51,9 +51,9 @@ def make_stepper(
     set_precision(settings.tf32)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     module = module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    freeze(module, settings.freeze)
+    freeze(task.network(module), settings.freeze)
     amp = _training_amp(settings.amp, device)
-    parts = task.step_parts(num_classes, loader, device, amp)
+    parts = task.step_parts(module, num_classes, loader, device, amp)
     if settings.size_schedule is not None:
         sizes = (shape.size for shape in table.shapes)
         check_sizes(settings.model, module, parts.get("teacher"), sizes, device, amp)
@@ -91,9 +91,9 @@ def _choose_winograd(
             say("winograd is for a CPU, in float32 and without torch.compile, so it is left out here")
         return {}
     size = max(shape.size for shape in table.shapes)
-    images = task.views * max(shape.batch_size for shape in table.shapes)
+    images = task.images_together(max(shape.batch_size for shape in table.shapes))
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    return choose_winograd(module, settings.winograd, min(images, settings.micro_batch or images), size, memory_format)
+    return choose_winograd(module, settings.winograd, images, size, memory_format)
 
 
 def _tell_of_compiling_again(table: EpochTable) -> None:
@@ -114,6 +114,11 @@ def _average(module: nn.Module, settings: RunSettings) -> ModelEmaV3 | None:
 
 
 def _training_amp(setting: str, device: torch.device) -> Amp:
+    """The precision of a training.
+
+    Raises:
+        ConfigError: the device has not the setting's.
+    """
     amp = resolve_amp(setting, device)
     if amp == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 needs a GPU to train; on a CPU use --amp bf16 or off")

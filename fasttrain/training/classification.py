@@ -82,13 +82,15 @@ class Classification(Task[TrainSettings]):
 
     def make_model(self, num_classes: int, loader: Loader, begins: bool) -> nn.Module:
         settings = self.settings
-        module = _create_model(settings, num_classes, self.eval_view.size)
+        module = create_trained(settings, num_classes, self.eval_view.size)
         if settings.init == "whitening" and begins:
             whiten(module, settings.data, loader, self.eval_view)
         add_training_parts(module, settings.head, settings.batch_former)
         return module
 
-    def step_parts(self, num_classes: int, loader: Loader, device: torch.device, amp: Amp) -> dict[str, Any]:
+    def step_parts(
+        self, module: nn.Module, num_classes: int, loader: Loader, device: torch.device, amp: Amp
+    ) -> dict[str, Any]:
         settings = self.settings
         return {
             "loss": _make_loss(settings, device, num_classes, loader),
@@ -116,7 +118,8 @@ def _make_loss(settings: TrainSettings, device: torch.device, num_classes: int, 
     return make_criterion(loss, head, settings.label_smoothing, Facts(num_classes, counts, device), names)
 
 
-def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
+def create_trained(settings: TrainSettings, num_classes: int, size: int) -> nn.Module:
+    """The model of a run with the weights that it starts from; without a classifier for 0 classes."""
     options: dict[str, Any] = {"drop_rate": settings.drop_rate} if settings.drop_rate else {}
     if settings.dynamic_img_size:
         options["dynamic_img_size"] = True
@@ -133,8 +136,8 @@ def _create_model(settings: TrainSettings, num_classes: int, size: int) -> nn.Mo
     if settings.weights is not None:
         loaded = load_weights(model, settings.weights, settings.weights_match)
         fresh = loaded.head_replaced or (by_order and settings.head.kind != "linear")
-        told = "with a new head" if fresh else "with their own head"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told} for {num_classes} classes")
+        told = f"with {'a new' if fresh else 'their own'} head for {num_classes} classes"
+        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told if num_classes else 'without a head'}")
     if by_order:
         put_head(model, settings.head)
     return model

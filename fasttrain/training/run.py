@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fasttrain.base.console import say
 from fasttrain.base.distributed import average_buffers, process_group, require_agreement, wait_for_all
@@ -20,21 +21,17 @@ from fasttrain.loading.loader import Loader
 from fasttrain.models.checkpoint import CheckpointInfo, keep_epoch, load_state, save_weights
 from fasttrain.models.heads import kept_weights
 from fasttrain.models.winograd import Passes
-from fasttrain.training.adaptation.task import Adaptation, AdaptSettings
 from fasttrain.training.assemble import make_stepper
 from fasttrain.training.best_rule import BestRule
-from fasttrain.training.classification import Classification
 from fasttrain.training.cores import CoreSplit
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.loop import EpochProgress, train_epoch
 from fasttrain.training.monitor import LaggedLoss, Monitor
 from fasttrain.training.optimizers import check_optimizer
 from fasttrain.training.requests import Requests
-from fasttrain.training.segmentation.settings import SegmentSettings
-from fasttrain.training.segmentation.task import Segmentation
-from fasttrain.training.settings import RunSettings, TrainSettings
+from fasttrain.training.settings import RunSettings
 from fasttrain.training.state import Position, check_state, restore_state, stored_winograd, write_state
-from fasttrain.training.task import Task
+from fasttrain.training.tasks import task_of
 from fasttrain.training.trackers import check_trackers, open_trackers
 from fasttrain.training.validation import MAIN, Validation
 
@@ -62,7 +59,7 @@ def train(settings: RunSettings, *, resume: bool = False) -> TrainResult:
     """Train a model; under torchrun every process calls this with the same settings.
 
     Args:
-        settings: see `TrainSettings`, `SegmentSettings`; they say what is learned.
+        settings: see `TrainSettings`, `SegmentSettings`, `PretrainSettings`; they say what is learned.
         resume: go on from the state in the run's folder; where there is none yet, begin. Processes that torchrun
             starts again after a failure go on by themselves.
 
@@ -265,7 +262,7 @@ class Trainer:
         figures = self.validation.measure(average.model.module, self.stepper.amp)
         if is_main():
             info = self._checkpoint_info({**figures, "epochs_averaged": average.count}, averaged=True)
-            save_weights(self.folder.path / AVERAGED, kept_weights(average.model.module), info)
+            save_weights(self.folder.path / AVERAGED, self._weights(average.model.module), info)
             say(f"mean of {average.count} epochs' weights: {self.folder.path / AVERAGED}")
         return figures
 
@@ -284,7 +281,7 @@ class Trainer:
         if is_main():
             kept, module = self.stepper.kept, self.stepper.module
             info = self._checkpoint_info(validation, averaged=kept is not module)
-            weights = kept_weights(kept)
+            weights = self._weights(kept)
             save_weights(self.folder.path / LAST, weights, info)
             if improved:
                 save_weights(self.folder.path / BEST, weights, info)
@@ -293,7 +290,7 @@ class Trainer:
             if self.stepper.beside is not None and self.stepper.saves_beside:
                 name, other = self.stepper.beside
                 own = self._checkpoint_info({}, averaged=other is not module)
-                save_weights(self.folder.path / f"{name}.safetensors", kept_weights(other), own)
+                save_weights(self.folder.path / f"{name}.safetensors", self._weights(other), own)
         self._save_state()
 
     def _stated_metrics(self, validation: dict[str, Any]) -> dict[str, Any]:
@@ -309,6 +306,10 @@ class Trainer:
     def _skipped(self) -> list[tuple[str, str]]:
         """Samples that this rank has left out in the whole run, with the reasons."""
         return [*self._skipped_before, *self.train_loader.skipped, *self.validation.skipped]
+
+    def _weights(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of a model that was trained."""
+        return kept_weights(self.task.network(module))
 
     def _result(self, averaged: dict[str, Any]) -> TrainResult:
         position = self.position
@@ -392,16 +393,6 @@ class Trainer:
 
     def _sample_grid(self, batch: Batch) -> np.ndarray:
         return self.task.sample_grid(batch, self.train_loader)
-
-
-def task_of(settings: RunSettings) -> Task[Any]:
-    """What a run of such settings learns."""
-    if isinstance(settings, AdaptSettings):
-        return Adaptation(settings)
-    if isinstance(settings, SegmentSettings):
-        return Segmentation(settings)
-    assert isinstance(settings, TrainSettings)
-    return Classification(settings)
 
 
 def _ids(path: str | None) -> list[str] | None:

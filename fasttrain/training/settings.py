@@ -58,6 +58,7 @@ class AugmentSettings(Mixing, Augment):
     translate: int = Field(default=0, ge=0)
     padding: Padding = "reflect"
     color_jitter: float | tuple[float, ...] = 0.0
+    jitter_prob: Share = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def of_view(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check_sizes(
     Raises:
         ConfigError: one of them fails on it.
     """
-    nobody = torch.zeros(1, dtype=torch.long, device=device)
+    nobody = torch.zeros(2, dtype=torch.long, device=device)
     shown: dict[str, Callable[[Tensor], Tensor]] = {name: module}
     if teacher is not None:
         shown["the teacher"] = lambda image: teacher(image, nobody)
@@ -31,7 +31,7 @@ def check_sizes(
     module.eval()
     try:
         for size in sorted(set(sizes)):
-            image = torch.zeros(1, 3, size, size, device=device)
+            image = torch.zeros(2, 3, size, size, device=device)  # two, since some compare views
             for what, call in shown.items():
                 reason = _failure(call, image, amp)
                 if reason is not None:

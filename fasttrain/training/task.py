@@ -119,9 +119,19 @@ class Task(ABC, Generic[SettingsT]):
         """What steps call, from the model; DDP and the compiler come around it."""
         return module
 
+    def network(self, module: nn.Module) -> nn.Module:
+        """The part of the model that names in settings are of, and that checkpoints keep."""
+        return module
+
+    def images_together(self, batch_size: int) -> int:
+        """Images that pass through the model at a time."""
+        return min(self.views * batch_size, self.settings.micro_batch or self.views * batch_size)
+
     @abstractmethod
-    def step_parts(self, num_classes: int, loader: Loader, device: torch.device, amp: Amp) -> dict[str, Any]:
-        """Loss and what else of a `Stepper` is the task's, by its names."""
+    def step_parts(
+        self, module: nn.Module, num_classes: int, loader: Loader, device: torch.device, amp: Amp
+    ) -> dict[str, Any]:
+        """Loss and what else of a `Stepper` is the task's, by its names; `module` is the model, on its device."""
 
     @abstractmethod
     def record(self, names: list[str] | None, loader: Loader) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _shapes(model: nn.Module, images: int, size: int) -> dict[str, ConvolutionSh
     training = model.training
     model.eval()
     try:
-        model(torch.zeros(1, 3, size, size))
+        model(torch.zeros(2, 3, size, size))  # two, since some compare views
     except (AssertionError, RuntimeError, ValueError):
         return {}
     finally:

@@ -94,14 +94,16 @@ class Adaptation(Segmentation):
         assert isinstance(module, Segmenter)
         return WithFeatures(module)
 
-    def step_parts(self, num_classes: int, loader: Loader, device: torch.device, amp: Amp) -> dict[str, Any]:
+    def step_parts(
+        self, module: nn.Module, num_classes: int, loader: Loader, device: torch.device, amp: Amp
+    ) -> dict[str, Any]:
         settings, adaptation, view = self.settings, self.settings.adaptation, self.eval_view
         things = class_numbers(adaptation.feature_distance.classes, mask_names(loader.dataset), num_classes)
         info = loader.dataset.masks
         assert info is not None
         pictures = Pictures(Path(settings.out) / PICTURES, info, view.mean, view.std)
         return {
-            **super().step_parts(num_classes, loader, device, amp),
+            **super().step_parts(module, num_classes, loader, device, amp),
             "settings": adaptation,
             "things": things,
             "strong": StrongAugmentation(adaptation.strong, settings.seed, view.mean, view.std),

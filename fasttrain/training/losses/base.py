@@ -68,9 +68,11 @@ class Loss(ABC):
 
     Attributes:
         views: V, views of each sample that it compares.
+        collecting: whether what it sees enters its state.
     """
 
     views = 1
+    collecting = True
 
     @abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:

@@ -11,7 +11,6 @@ from fasttrain.base.errors import ConfigError
 from fasttrain.models.heads import HeadSettings
 from fasttrain.training.losses.base import Facts, Loss
 from fasttrain.training.losses.cross_entropy import CrossEntropy
-from fasttrain.training.losses.equalized import EqualizedSoftmax
 from fasttrain.training.losses.margins import ArcMargin, make_margin
 from fasttrain.training.losses.settings import LossSettings
 from fasttrain.training.losses.weights import class_weights
@@ -78,14 +77,11 @@ class Criterion:
     @contextmanager
     def unobserved(self) -> Iterator[None]:
         """Inside, backward passes leave no trace in the statistics of the loss."""
-        observed = self.loss if isinstance(self.loss, EqualizedSoftmax) else None
-        if observed is not None:
-            observed.collecting = False
+        self.loss.collecting = False
         try:
             yield
         finally:
-            if observed is not None:
-                observed.collecting = True
+            self.loss.collecting = True
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""

@@ -45,8 +45,11 @@ class Kind:
     matrix_dims: tuple[int, ...] = ()
 
 
-def _sgd(params: Any, lr: float, momentum: float = 0.9, dampening: float = 0.0, fused: bool = False) -> optim.Optimizer:
-    return optim.SGD(params, lr, momentum, dampening, nesterov=momentum > 0 and dampening == 0, fused=fused)
+def _sgd(
+    params: Any, lr: float, momentum: float = 0.9, dampening: float = 0.0, nesterov: bool = True, fused: bool = False
+) -> optim.Optimizer:
+    can = momentum > 0 and dampening == 0
+    return optim.SGD(params, lr, momentum, dampening, nesterov=nesterov and can, fused=fused)
 
 
 def _ranger(

@@ -100,7 +100,9 @@ class Segmentation(Task[SegmentSettings]):
             say(f"loaded {loaded.tensors} tensors of {settings.weights} into {told} for {num_classes} classes")
         return module
 
-    def step_parts(self, num_classes: int, loader: Loader, device: torch.device, amp: Amp) -> dict[str, Any]:
+    def step_parts(
+        self, module: nn.Module, num_classes: int, loader: Loader, device: torch.device, amp: Amp
+    ) -> dict[str, Any]:
         loss = self.settings.loss
         counts = torch.from_numpy(mask_counts(loader, num_classes)) if loss.corrects_frequencies else None
         facts = Facts(num_classes, counts, device)

@@ -1,0 +1,1 @@
+"""Learning without labels: MoCo v2 and masked autoencoders, on the loop of supervised training."""

@@ -1,0 +1,31 @@
+"""Which task belongs to which settings, and to which command."""
+
+from typing import Any
+
+from fasttrain.training.adaptation.task import Adaptation, AdaptSettings
+from fasttrain.training.classification import Classification
+from fasttrain.training.pretraining.settings import PretrainSettings
+from fasttrain.training.pretraining.task import Pretraining
+from fasttrain.training.segmentation.settings import SegmentSettings
+from fasttrain.training.segmentation.task import Segmentation
+from fasttrain.training.settings import RunSettings, TrainSettings
+from fasttrain.training.task import Task
+
+SETTINGS: dict[tuple[str, ...], type[RunSettings]] = {
+    ("train",): TrainSettings,
+    ("pretrain",): PretrainSettings,
+    ("segment", "train"): SegmentSettings,
+    ("segment", "adapt"): AdaptSettings,
+}
+
+
+def task_of(settings: RunSettings) -> Task[Any]:
+    """What a run of such settings learns."""
+    if isinstance(settings, AdaptSettings):
+        return Adaptation(settings)
+    if isinstance(settings, SegmentSettings):
+        return Segmentation(settings)
+    if isinstance(settings, PretrainSettings):
+        return Pretraining(settings)
+    assert isinstance(settings, TrainSettings)
+    return Classification(settings)
