@@ -18,10 +18,10 @@ from fasttrain.cli.models import (
     SizeOption,
     ThreadsOption,
     Weights,
-    _given,
-    _ids,
-    _merge,
-    _one_or_many,
+    given_options,
+    ids_of,
+    merge,
+    one_or_many,
 )
 from fasttrain.cli.output import JsonOption, finish
 
@@ -73,7 +73,7 @@ def pretrain(
 ) -> None:
     """Train an encoder without labels; `fasttrain train --weights` goes on from it."""
     given: dict[str, Any] = {
-        "data": _one_or_many([*(sources or ()), *(data or ())]),
+        "data": one_or_many([*(sources or ()), *(data or ())]),
         "ids": ids,
         "method": method,
         "model": model,
@@ -90,12 +90,12 @@ def pretrain(
         "memory_budget": memory_budget,
         "resident": resident,
         "seed": seed,
-        "optimizer": _given({"name": optimizer, "lr": lr, "weight_decay": weight_decay}) or None,
-        "schedule": _given({"warmup_epochs": warmup_epochs}) or None,
-        "moco": _given({"queue": queue}) or None,
-        "mae": _given({"mask_ratio": mask_ratio}) or None,
+        "optimizer": given_options({"name": optimizer, "lr": lr, "weight_decay": weight_decay}) or None,
+        "schedule": given_options({"warmup_epochs": warmup_epochs}) or None,
+        "moco": given_options({"queue": queue}) or None,
+        "mae": given_options({"mask_ratio": mask_ratio}) or None,
     }
-    values = _merge(read_config(config) if config else {}, _given(given))
+    values = merge(read_config(config) if config else {}, given_options(given))
     values = apply_overrides(values, set_ or [])
     if "data" not in values:
         raise typer.BadParameter("say what to train on", param_hint="DATA")
@@ -150,7 +150,7 @@ def probe(
             batch_size=batch_size,
             device=chosen,
             amp=resolve_amp(amp, chosen),
-            ids=_ids(ids),
+            ids=ids_of(ids),
             threads=threads,
             backend=backend,
             index=index,

@@ -19,7 +19,7 @@ from fasttrain.report.recipe.views import RecipeView, StageView, spaced
 from fasttrain.report.score_figures import ranked_counts
 from fasttrain.report.scores import MAX_BARS
 from fasttrain.report.tables import percent
-from fasttrain.scores.label_files import read_label_file
+from fasttrain.scores.files.label_files import read_label_file
 from fasttrain.scores.table import ScoreTable
 
 PICTURES = 24  # of a grid
