@@ -34,6 +34,7 @@ from fasttrain.scores.table import ScoreTable
 from fasttrain.tools.bench.measure import machine_facts, python_command
 from fasttrain.training.optimizers import create_optimizer
 from fasttrain.training.settings import TrainSettings
+from fasttrain.training.winograd import apply_winograd, choose_winograd
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "cifar10.json"
@@ -179,7 +180,7 @@ def account(overrides: list[str]) -> None:
 
 
 def step_cost(settings: TrainSettings, steps: int = 2) -> tuple[float, float]:
-    """FLOP (of products and convolutions) and seconds of a step on random images; the fastest of `steps`."""
+    """FLOP (of products and direct convolutions) and seconds of a step on random images; the fastest of `steps`."""
     torch.manual_seed(0)
     model = create_model(settings.model, 10).to(memory_format=torch.channels_last)
     for name in settings.freeze:
@@ -197,6 +198,8 @@ def step_cost(settings: TrainSettings, steps: int = 2) -> tuple[float, float]:
     counter = FlopCounterMode(display=False)
     with counter:
         step(model)
+    memory_format = torch.channels_last
+    apply_winograd(model, choose_winograd(model, settings.winograd, settings.batch_size, 32, memory_format))
     step(called)
     seconds = []
     for _ in range(steps):
