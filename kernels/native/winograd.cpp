@@ -17,6 +17,9 @@ constexpr int kAllPoints = kPoints * kPoints;
 constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;  // of a block that one thread works on
 constexpr std::size_t kSharedTiles = 64;                  // of one that all work on
 constexpr std::size_t kTilesAtOnce = 2, kInputsAtOnce = 48;  // that a thread takes of the latter
+constexpr std::size_t kPartialFloats = std::size_t{5} << 20;  // of all sums of parts of a batch together
+constexpr std::size_t kLeastParts = 4, kMostParts = 16, kBlocksOfPart = 4;
+constexpr std::size_t kAddedAtOnce = 8192;
 constexpr std::size_t kWeightFloats = std::size_t{3} << 20;  // at their points, at a time: what level 3 holds
 
 // Memory that a thread keeps from call to call: fresh pages would cost more than some of the steps.
@@ -202,6 +205,67 @@ void transform_output(const WinogradKernels& kernels, const Grid& grid, const Ti
   kernels.output_tile(rows, outputs, tile.shape, channels);
 }
 
+// Sums of products at all points: for each of them (inputs, outputs), in rows `stride` apart.
+struct Sums {
+  std::size_t inputs, outputs, stride, point_stride;
+
+  Sums(std::size_t inputs_, std::size_t outputs_) : inputs(inputs_), outputs(outputs_) {
+    stride = (outputs + kLine - 1) / kLine * kLine;
+    point_stride = inputs * stride + kLine;
+  }
+  std::size_t floats() const { return kAllPoints * point_stride; }
+};
+
+// Into how many parts a batch is taken, each with sums of its own: threads then need not wait for each other, as they must
+// within each block where sums are so large that there is room for one.
+std::size_t parts_of(std::size_t sum_floats, std::size_t blocks) {
+  const std::size_t most = std::min({kPartialFloats / sum_floats, blocks / kBlocksOfPart, kMostParts});
+  std::size_t parts = kLeastParts;
+  while (2 * parts <= most) parts *= 2;
+  return parts <= most ? parts : 1;
+}
+
+// The sums over tiles from `first` on, before `last`, in blocks of `size`.
+void sum_products(const WinogradKernels& kernels, const Grid& grid, std::size_t first, std::size_t last,
+                  std::size_t size, const float* images, const float* gradients, const float* zeros, const Sums& sums,
+                  float* out, int threads) {
+  const std::size_t inputs = sums.inputs, outputs = sums.outputs, v_floats = Points::floats(inputs, size);
+  float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
+  const Points v = Points::at(memory, inputs, size), z = Points::at(memory + v_floats, outputs, size);
+  std::vector<Tile> tiles;
+  const std::size_t pieces = (inputs + kInputsAtOnce - 1) / kInputsAtOnce;
+  for (std::size_t start = first; start < last; start += size) {
+    std::size_t rows[2][2];
+    grid.list(start, std::min(size, last - start), tiles, rows);
+    on_team((tiles.size() + kTilesAtOnce - 1) / kTilesAtOnce, threads, [&](std::size_t job) {
+      const std::size_t end = std::min(tiles.size(), (job + 1) * kTilesAtOnce);
+      for (std::size_t i = job * kTilesAtOnce; i < end; ++i) {
+        transform_input(kernels, grid, tiles[i], images, inputs, zeros, v);
+        transform_gradient(kernels, grid, tiles[i], gradients, outputs, z);
+      }
+    });
+    on_team(kAllPoints * pieces, threads, [&](std::size_t job) {
+      const int point = static_cast<int>(job / pieces);
+      const std::size_t c = job % pieces * kInputsAtOnce;
+      kernels.add_products(v.point(point) + c, v.stride, z.point(point), z.stride, rows_at(grid, rows, point),
+                           std::min(kInputsAtOnce, inputs - c), outputs,
+                           out + static_cast<std::size_t>(point) * sums.point_stride + c * sums.stride, sums.stride,
+                           start == first);
+    });
+  }
+}
+
+// Adds the sums of the other parts to those of the first.
+void add_parts(float* sums, std::size_t floats, std::size_t parts, int threads) {
+  on_team((floats + kAddedAtOnce - 1) / kAddedAtOnce, threads, [&](std::size_t job) {
+    const std::size_t first = job * kAddedAtOnce, last = std::min(floats, first + kAddedAtOnce);
+    for (std::size_t part = 1; part < parts; ++part) {
+      const float* other = sums + part * floats;
+      for (std::size_t i = first; i < last; ++i) sums[i] += other[i];
+    }
+  });
+}
+
 }  // namespace
 
 void winograd_convolve(const ImageBatch& batch, const float* images, const Filters<const float>& weights, float* out,
@@ -244,38 +308,27 @@ void winograd_weight_gradient(const ImageBatch& batch, const float* images, cons
                               const Filters<float>& out, int threads) {
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
-  const std::size_t inputs = out.inputs, outputs = out.outputs;
-  const std::size_t stride = (outputs + kLine - 1) / kLine * kLine, point_stride = inputs * stride + kLine;
-  const std::size_t size = std::min(kSharedTiles, grid.tiles());
-  const std::size_t sum_floats = kAllPoints * point_stride, v_floats = Points::floats(inputs, size);
-  float* const sums = weight_scratch().floats(sum_floats + v_floats + Points::floats(outputs, size));
-  const Points v = Points::at(sums + sum_floats, inputs, size);
-  const Points z = Points::at(sums + sum_floats + v_floats, outputs, size);
-  const std::vector<float> zeros(inputs);
-  std::vector<Tile> tiles;
-  const std::size_t pieces = (inputs + kInputsAtOnce - 1) / kInputsAtOnce;
-  for (std::size_t first = 0; first < grid.tiles(); first += size) {
-    std::size_t rows[2][2];
-    grid.list(first, std::min(size, grid.tiles() - first), tiles, rows);
-    on_team((tiles.size() + kTilesAtOnce - 1) / kTilesAtOnce, threads, [&](std::size_t job) {
-      const std::size_t end = std::min(tiles.size(), (job + 1) * kTilesAtOnce);
-      for (std::size_t i = job * kTilesAtOnce; i < end; ++i) {
-        transform_input(kernels, grid, tiles[i], images, inputs, zeros.data(), v);
-        transform_gradient(kernels, grid, tiles[i], gradients, outputs, z);
-      }
+  const Sums layout(out.inputs, out.outputs);
+  const std::vector<float> zeros(out.inputs);
+  const std::size_t tiles = grid.tiles(), own_size = tiles_of_block(out.inputs, out.outputs);
+  const std::size_t blocks = (tiles + own_size - 1) / own_size, parts = parts_of(layout.floats(), blocks);
+  float* const sums = weight_scratch().floats(parts * layout.floats());
+  if (parts == 1) {
+    sum_products(kernels, grid, 0, tiles, kSharedTiles, images, gradients, zeros.data(), layout, sums, threads);
+  } else {
+    on_team(parts, threads, [&](std::size_t part) {
+      const std::size_t first = part * blocks / parts * own_size;
+      const std::size_t last = std::min(tiles, (part + 1) * blocks / parts * own_size);
+      sum_products(kernels, grid, first, last, own_size, images, gradients, zeros.data(), layout,
+                   sums + part * layout.floats(), 1);
     });
-    on_team(kAllPoints * pieces, threads, [&](std::size_t job) {
-      const int point = static_cast<int>(job / pieces);
-      const std::size_t c = job % pieces * kInputsAtOnce;
-      kernels.add_products(v.point(point) + c, v.stride, z.point(point), z.stride, rows_at(grid, rows, point),
-                           std::min(kInputsAtOnce, inputs - c), outputs,
-                           sums + static_cast<std::size_t>(point) * point_stride + c * stride, stride, first == 0);
-    });
+    add_parts(sums, layout.floats(), parts, threads);
   }
   constexpr std::size_t kAtOnce = 8;
-  on_team((inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
+  on_team((out.inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
     const std::size_t c = job * kAtOnce;
-    kernels.weight_gradient(sums + c * stride, point_stride, stride, std::min(kAtOnce, inputs - c), outputs,
+    kernels.weight_gradient(sums + c * layout.stride, layout.point_stride, layout.stride,
+                            std::min(kAtOnce, out.inputs - c), out.outputs,
                             out.data + static_cast<std::ptrdiff_t>(c) * out.steps.input, out.steps);
   });
 }
