@@ -14,13 +14,14 @@ namespace {
 
 constexpr std::size_t kLine = 16;  // floats of a cache line
 constexpr int kAllPoints = kPoints * kPoints;
-constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;  // of a block that one thread works on
-constexpr std::size_t kSharedTiles = 64;                  // of one that all work on
+constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;     // of a block that one thread works on
+constexpr std::size_t kFewTiles = 12, kBlocksOfThread = 2;   // of small batches, so that all threads have work
+constexpr std::size_t kSharedTiles = 96;                     // of a block that all threads work on
 constexpr std::size_t kTilesAtOnce = 2, kInputsAtOnce = 48;  // that a thread takes of the latter
-constexpr std::size_t kPartialFloats = std::size_t{5} << 20;  // of all sums of parts of a batch together
-constexpr std::size_t kLeastParts = 4, kMostParts = 16, kBlocksOfPart = 4;
+constexpr std::size_t kWeightFloats = std::size_t{5} << 20;  // at their points, at a time: what level 3 holds
+constexpr std::size_t kPartialFloats = std::size_t{5} << 21;  // of all sums of parts of a batch together
+constexpr std::size_t kLeastParts = 4, kMostParts = 16, kTilesOfPart = 192;
 constexpr std::size_t kAddedAtOnce = 8192;
-constexpr std::size_t kWeightFloats = std::size_t{3} << 20;  // at their points, at a time: what level 3 holds
 
 // Memory that a thread keeps from call to call: fresh pages would cost more than some of the steps.
 class Scratch {
@@ -218,8 +219,8 @@ struct Sums {
 
 // Into how many parts a batch is taken, each with sums of its own: threads then need not wait for each other, as they must
 // within each block where sums are so large that there is room for one.
-std::size_t parts_of(std::size_t sum_floats, std::size_t blocks) {
-  const std::size_t most = std::min({kPartialFloats / sum_floats, blocks / kBlocksOfPart, kMostParts});
+std::size_t parts_of(std::size_t sum_floats, std::size_t tiles) {
+  const std::size_t most = std::min({kPartialFloats / sum_floats, tiles / kTilesOfPart, kMostParts});
   std::size_t parts = kLeastParts;
   while (2 * parts <= most) parts *= 2;
   return parts <= most ? parts : 1;
@@ -272,13 +273,17 @@ void winograd_convolve(const ImageBatch& batch, const float* images, const Filte
                        int threads) {
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
-  const std::size_t inputs = weights.inputs, size = tiles_of_block(inputs, weights.outputs);
+  const std::size_t inputs = weights.inputs;
   const auto columns = static_cast<std::size_t>(kernels.columns);
-  const std::size_t panel_floats = inputs * columns;
-  const std::size_t most_panels = std::max<std::size_t>(kWeightFloats / (kAllPoints * panel_floats), 1);
+  const std::size_t panel_floats = inputs * columns, all_panels = (weights.outputs + columns - 1) / columns;
+  const std::size_t pieces = (kAllPoints * panel_floats * all_panels + kWeightFloats - 1) / kWeightFloats;
+  const std::size_t step = (all_panels + pieces - 1) / pieces * columns;  // outputs at a time
+  const std::size_t blocks = kBlocksOfThread * static_cast<std::size_t>(std::max(threads, 1));
+  const std::size_t size = std::min(tiles_of_block(inputs, weights.outputs),
+                                    std::max(kFewTiles, ((grid.tiles() + blocks - 1) / blocks + 5) / 6 * 6));
   const std::vector<float> zeros(inputs);
-  for (std::size_t k = 0; k < weights.outputs; k += most_panels * columns) {
-    const std::size_t outputs = std::min(most_panels * columns, weights.outputs - k);
+  for (std::size_t k = 0; k < weights.outputs; k += step) {
+    const std::size_t outputs = std::min(step, weights.outputs - k);
     const std::size_t panels = (outputs + columns - 1) / columns, point_stride = panels * panel_floats + kLine;
     float* const u = weight_scratch().floats(kAllPoints * point_stride);
     on_team(panels, threads, [&](std::size_t panel) {
@@ -310,17 +315,15 @@ void winograd_weight_gradient(const ImageBatch& batch, const float* images, cons
   const Grid grid(batch);
   const Sums layout(out.inputs, out.outputs);
   const std::vector<float> zeros(out.inputs);
-  const std::size_t tiles = grid.tiles(), own_size = tiles_of_block(out.inputs, out.outputs);
-  const std::size_t blocks = (tiles + own_size - 1) / own_size, parts = parts_of(layout.floats(), blocks);
+  const std::size_t tiles = grid.tiles(), parts = parts_of(layout.floats(), tiles);
   float* const sums = weight_scratch().floats(parts * layout.floats());
   if (parts == 1) {
     sum_products(kernels, grid, 0, tiles, kSharedTiles, images, gradients, zeros.data(), layout, sums, threads);
   } else {
     on_team(parts, threads, [&](std::size_t part) {
-      const std::size_t first = part * blocks / parts * own_size;
-      const std::size_t last = std::min(tiles, (part + 1) * blocks / parts * own_size);
-      sum_products(kernels, grid, first, last, own_size, images, gradients, zeros.data(), layout,
-                   sums + part * layout.floats(), 1);
+      const std::size_t first = part * tiles / parts, last = (part + 1) * tiles / parts;
+      sum_products(kernels, grid, first, last, tiles_of_block(out.inputs, out.outputs), images, gradients,
+                   zeros.data(), layout, sums + part * layout.floats(), 1);
     });
     add_parts(sums, layout.floats(), parts, threads);
   }
