@@ -67,8 +67,9 @@ def choose_winograd(
 
     Args:
         model: on the CPU.
-        choice: ``auto`` measures both ways on the shapes that the model meets, some tens of milliseconds each, and takes the
-            faster, pass by pass; shell patterns of names take all passes of these convolutions without a look.
+        choice: ``auto`` measures both ways on the shapes that the model meets, some tens of milliseconds each, and
+            takes the faster, pass by pass; shell patterns of names take all passes of these convolutions without a
+            look.
         images: that pass through the model at a time.
         size: their side in pixels.
         memory_format: that they have.
