@@ -14,10 +14,14 @@ namespace {
 
 constexpr std::size_t kLine = 16;  // floats of a cache line
 constexpr int kAllPoints = kPoints * kPoints;
-constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;  // of a block that one thread works on
-constexpr std::size_t kSharedTiles = 64;                  // of one that all work on
+constexpr std::size_t kLeastTiles = 24, kMostTiles = 96;     // of a block that one thread works on
+constexpr std::size_t kFewTiles = 12, kBlocksOfThread = 2;   // of small batches, so that all threads have work
+constexpr std::size_t kSharedTiles = 96;                     // of a block that all threads work on
 constexpr std::size_t kTilesAtOnce = 2, kInputsAtOnce = 48;  // that a thread takes of the latter
-constexpr std::size_t kWeightFloats = std::size_t{3} << 20;  // at their points, at a time: what level 3 holds
+constexpr std::size_t kWeightFloats = std::size_t{5} << 20;  // at their points, at a time: what level 3 holds
+constexpr std::size_t kPartialFloats = std::size_t{5} << 21;  // of all sums of parts of a batch together
+constexpr std::size_t kLeastParts = 4, kMostParts = 16, kTilesOfPart = 192;
+constexpr std::size_t kAddedAtOnce = 8192;
 
 // Memory that a thread keeps from call to call: fresh pages would cost more than some of the steps.
 class Scratch {
@@ -202,19 +206,84 @@ void transform_output(const WinogradKernels& kernels, const Grid& grid, const Ti
   kernels.output_tile(rows, outputs, tile.shape, channels);
 }
 
+// Sums of products at all points: for each of them (inputs, outputs), in rows `stride` apart.
+struct Sums {
+  std::size_t inputs, outputs, stride, point_stride;
+
+  Sums(std::size_t inputs_, std::size_t outputs_) : inputs(inputs_), outputs(outputs_) {
+    stride = (outputs + kLine - 1) / kLine * kLine;
+    point_stride = inputs * stride + kLine;
+  }
+  std::size_t floats() const { return kAllPoints * point_stride; }
+};
+
+// Into how many parts a batch is taken, each with sums of its own: threads then need not wait for each other, as they must
+// within each block where sums are so large that there is room for one.
+std::size_t parts_of(std::size_t sum_floats, std::size_t tiles) {
+  const std::size_t most = std::min({kPartialFloats / sum_floats, tiles / kTilesOfPart, kMostParts});
+  std::size_t parts = kLeastParts;
+  while (2 * parts <= most) parts *= 2;
+  return parts <= most ? parts : 1;
+}
+
+// The sums over tiles from `first` on, before `last`, in blocks of `size`.
+void sum_products(const WinogradKernels& kernels, const Grid& grid, std::size_t first, std::size_t last,
+                  std::size_t size, const float* images, const float* gradients, const float* zeros, const Sums& sums,
+                  float* out, int threads) {
+  const std::size_t inputs = sums.inputs, outputs = sums.outputs, v_floats = Points::floats(inputs, size);
+  float* const memory = block_scratch().floats(v_floats + Points::floats(outputs, size));
+  const Points v = Points::at(memory, inputs, size), z = Points::at(memory + v_floats, outputs, size);
+  std::vector<Tile> tiles;
+  const std::size_t pieces = (inputs + kInputsAtOnce - 1) / kInputsAtOnce;
+  for (std::size_t start = first; start < last; start += size) {
+    std::size_t rows[2][2];
+    grid.list(start, std::min(size, last - start), tiles, rows);
+    on_team((tiles.size() + kTilesAtOnce - 1) / kTilesAtOnce, threads, [&](std::size_t job) {
+      const std::size_t end = std::min(tiles.size(), (job + 1) * kTilesAtOnce);
+      for (std::size_t i = job * kTilesAtOnce; i < end; ++i) {
+        transform_input(kernels, grid, tiles[i], images, inputs, zeros, v);
+        transform_gradient(kernels, grid, tiles[i], gradients, outputs, z);
+      }
+    });
+    on_team(kAllPoints * pieces, threads, [&](std::size_t job) {
+      const int point = static_cast<int>(job / pieces);
+      const std::size_t c = job % pieces * kInputsAtOnce;
+      kernels.add_products(v.point(point) + c, v.stride, z.point(point), z.stride, rows_at(grid, rows, point),
+                           std::min(kInputsAtOnce, inputs - c), outputs,
+                           out + static_cast<std::size_t>(point) * sums.point_stride + c * sums.stride, sums.stride,
+                           start == first);
+    });
+  }
+}
+
+// Adds the sums of the other parts to those of the first.
+void add_parts(float* sums, std::size_t floats, std::size_t parts, int threads) {
+  on_team((floats + kAddedAtOnce - 1) / kAddedAtOnce, threads, [&](std::size_t job) {
+    const std::size_t first = job * kAddedAtOnce, last = std::min(floats, first + kAddedAtOnce);
+    for (std::size_t part = 1; part < parts; ++part) {
+      const float* other = sums + part * floats;
+      for (std::size_t i = first; i < last; ++i) sums[i] += other[i];
+    }
+  });
+}
+
 }  // namespace
 
 void winograd_convolve(const ImageBatch& batch, const float* images, const Filters<const float>& weights, float* out,
                        int threads) {
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
-  const std::size_t inputs = weights.inputs, size = tiles_of_block(inputs, weights.outputs);
+  const std::size_t inputs = weights.inputs;
   const auto columns = static_cast<std::size_t>(kernels.columns);
-  const std::size_t panel_floats = inputs * columns;
-  const std::size_t most_panels = std::max<std::size_t>(kWeightFloats / (kAllPoints * panel_floats), 1);
+  const std::size_t panel_floats = inputs * columns, all_panels = (weights.outputs + columns - 1) / columns;
+  const std::size_t pieces = (kAllPoints * panel_floats * all_panels + kWeightFloats - 1) / kWeightFloats;
+  const std::size_t step = (all_panels + pieces - 1) / pieces * columns;  // outputs at a time
+  const std::size_t blocks = kBlocksOfThread * static_cast<std::size_t>(std::max(threads, 1));
+  const std::size_t size = std::min(tiles_of_block(inputs, weights.outputs),
+                                    std::max(kFewTiles, ((grid.tiles() + blocks - 1) / blocks + 5) / 6 * 6));
   const std::vector<float> zeros(inputs);
-  for (std::size_t k = 0; k < weights.outputs; k += most_panels * columns) {
-    const std::size_t outputs = std::min(most_panels * columns, weights.outputs - k);
+  for (std::size_t k = 0; k < weights.outputs; k += step) {
+    const std::size_t outputs = std::min(step, weights.outputs - k);
     const std::size_t panels = (outputs + columns - 1) / columns, point_stride = panels * panel_floats + kLine;
     float* const u = weight_scratch().floats(kAllPoints * point_stride);
     on_team(panels, threads, [&](std::size_t panel) {
@@ -244,38 +313,25 @@ void winograd_weight_gradient(const ImageBatch& batch, const float* images, cons
                               const Filters<float>& out, int threads) {
   const WinogradKernels& kernels = winograd_kernels(current_simd());
   const Grid grid(batch);
-  const std::size_t inputs = out.inputs, outputs = out.outputs;
-  const std::size_t stride = (outputs + kLine - 1) / kLine * kLine, point_stride = inputs * stride + kLine;
-  const std::size_t size = std::min(kSharedTiles, grid.tiles());
-  const std::size_t sum_floats = kAllPoints * point_stride, v_floats = Points::floats(inputs, size);
-  float* const sums = weight_scratch().floats(sum_floats + v_floats + Points::floats(outputs, size));
-  const Points v = Points::at(sums + sum_floats, inputs, size);
-  const Points z = Points::at(sums + sum_floats + v_floats, outputs, size);
-  const std::vector<float> zeros(inputs);
-  std::vector<Tile> tiles;
-  const std::size_t pieces = (inputs + kInputsAtOnce - 1) / kInputsAtOnce;
-  for (std::size_t first = 0; first < grid.tiles(); first += size) {
-    std::size_t rows[2][2];
-    grid.list(first, std::min(size, grid.tiles() - first), tiles, rows);
-    on_team((tiles.size() + kTilesAtOnce - 1) / kTilesAtOnce, threads, [&](std::size_t job) {
-      const std::size_t end = std::min(tiles.size(), (job + 1) * kTilesAtOnce);
-      for (std::size_t i = job * kTilesAtOnce; i < end; ++i) {
-        transform_input(kernels, grid, tiles[i], images, inputs, zeros.data(), v);
-        transform_gradient(kernels, grid, tiles[i], gradients, outputs, z);
-      }
+  const Sums layout(out.inputs, out.outputs);
+  const std::vector<float> zeros(out.inputs);
+  const std::size_t tiles = grid.tiles(), parts = parts_of(layout.floats(), tiles);
+  float* const sums = weight_scratch().floats(parts * layout.floats());
+  if (parts == 1) {
+    sum_products(kernels, grid, 0, tiles, kSharedTiles, images, gradients, zeros.data(), layout, sums, threads);
+  } else {
+    on_team(parts, threads, [&](std::size_t part) {
+      const std::size_t first = part * tiles / parts, last = (part + 1) * tiles / parts;
+      sum_products(kernels, grid, first, last, tiles_of_block(out.inputs, out.outputs), images, gradients,
+                   zeros.data(), layout, sums + part * layout.floats(), 1);
     });
-    on_team(kAllPoints * pieces, threads, [&](std::size_t job) {
-      const int point = static_cast<int>(job / pieces);
-      const std::size_t c = job % pieces * kInputsAtOnce;
-      kernels.add_products(v.point(point) + c, v.stride, z.point(point), z.stride, rows_at(grid, rows, point),
-                           std::min(kInputsAtOnce, inputs - c), outputs,
-                           sums + static_cast<std::size_t>(point) * point_stride + c * stride, stride, first == 0);
-    });
+    add_parts(sums, layout.floats(), parts, threads);
   }
   constexpr std::size_t kAtOnce = 8;
-  on_team((inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
+  on_team((out.inputs + kAtOnce - 1) / kAtOnce, threads, [&](std::size_t job) {
     const std::size_t c = job * kAtOnce;
-    kernels.weight_gradient(sums + c * stride, point_stride, stride, std::min(kAtOnce, inputs - c), outputs,
+    kernels.weight_gradient(sums + c * layout.stride, layout.point_stride, layout.stride,
+                            std::min(kAtOnce, out.inputs - c), out.outputs,
                             out.data + static_cast<std::ptrdiff_t>(c) * out.steps.input, out.steps);
   });
 }

@@ -80,7 +80,7 @@ def test_a_measurement_takes_what_is_faster_and_the_same(monkeypatch):
 
 def test_a_sample_is_as_large_as_a_measurement_needs():
     assert ConvolutionShape(500, 64, 64, 56, 56).sample().images == 5
-    assert ConvolutionShape(500, 512, 512, 7, 7).sample().images == 65
+    assert ConvolutionShape(500, 512, 512, 7, 7).sample().images == 193
     assert ConvolutionShape(3, 512, 512, 7, 7).sample().images == 3
 
 
