@@ -7,7 +7,7 @@ from fasttrain.report.figures import colours, draw_svg, short_name
 from fasttrain.report.page import Block, Figure, Fold, Section, Table, Text
 from fasttrain.report.recipe.measured import TOP1, Gain, Measure
 from fasttrain.report.recipe.measured_masks import MIOU, MaskMeasure
-from fasttrain.report.recipe.views import RecipeView, spaced
+from fasttrain.report.recipe.views import RecipeView, brief_name, spaced
 from fasttrain.report.tables import percent
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _iou_blocks(masks: Sequence[MaskMeasure]) -> list[Block]:
             groups.setdefault((one.labels, tuple(one.iou)), []).append(one)
     blocks: list[Block] = []
     for (labels, classes), group in groups.items():
-        names = [spaced(one.name) + (f" ({one.how})" if one.how else "") for one in group]
+        names = [brief_name(one.name) + (f" ({one.how})" if one.how else "") for one in group]
         rows = [[name, *(percent(one.iou[name]) for one in group)] for name in classes]
         rows.append(["mean", *(percent(one.miou) for one in group)])
         caption = f"Intersection over union of each class, on {labels}; classes that are not there have none."
@@ -167,8 +167,9 @@ def _gain_block(figure: str, gains: Sequence[Gain]) -> Block:
 
 
 def points(gain: float) -> str:
-    """``0.0123`` as ``+1.2``."""
-    return f"{100 * gain:+.1f}"
+    """``0.0123`` as ``+1.2``; what rounds to nothing has no sign."""
+    shown = f"{100 * gain:+.1f}"
+    return "0.0" if shown in {"+0.0", "-0.0"} else shown
 
 
 def worst_classes_section(view: RecipeView, found: Sequence[Measure]) -> Section | None:

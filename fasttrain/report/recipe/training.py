@@ -6,7 +6,7 @@ from typing import Any
 from fasttrain.base.runs import RunFolder
 from fasttrain.report.figures import training_curves
 from fasttrain.report.page import Block, Fold, Section, Table
-from fasttrain.report.recipe.views import RecipeView, StageView, readable_time, spaced
+from fasttrain.report.recipe.views import RecipeView, StageView, brief_name, readable_time, spaced
 from fasttrain.report.tables import percent
 
 TRAININGS = ("pretrain", "train", "segment_train", "segment_adapt")  # what leaves a run
@@ -37,15 +37,20 @@ def training_section(view: RecipeView) -> Section | None:
 
 
 def _stage_table(stages: Sequence[StageView]) -> Table:
-    told = {key: title for key, title in VALIDATED.items() if any(key in stage.result for stage in stages)}
+    told = {
+        key: title for key, title in VALIDATED.items() if any(stage.result.get(key) is not None for stage in stages)
+    }
     rows = [_stage_row(stage, tuple(told)) for stage in stages]
     columns = ["stage", "time", "epochs", "images/s", "data wait", *(f"validation {title}" for title in told.values())]
-    caption = (
-        "Validation is on samples that the recipe sets aside from its labelled data; choices may look at it, and its "
-        "accuracy says little about a target set of another kind."
-    )
-    counted = any("iterations" in stage.record.get("settings", {}) for stage in stages)
-    return Table(columns, rows, caption + (" Of a run of so many steps, an epoch is an interval." if counted else ""))
+    notes = []
+    if told:
+        notes.append(
+            "Validation is on samples that the recipe sets aside from its labelled data; choices may look at it, and "
+            "its accuracy says little about a target set of another kind."
+        )
+    if any("iterations" in stage.record.get("settings", {}) for stage in stages):
+        notes.append("Of a run whose length is given in steps, an epoch is one interval.")
+    return Table(columns, rows, " ".join(notes))
 
 
 def _stage_row(stage: StageView, validated: Sequence[str]) -> list[str]:
@@ -84,8 +89,7 @@ def _is_told(key: str, value: object) -> bool:
 def _shortened(stages: Sequence[StageView]) -> list[str]:
     """``train[model=a,round=1]`` as ``a, 1``, which legends have room for; with ``train`` where there are others."""
     alone = len({stage.template for stage in stages}) == 1
-    names = [", ".join(stage.axes.values()) for stage in stages]
+    names = [brief_name(stage.name) for stage in stages]
     return [
-        stage.name if not name else name if alone else f"{stage.template} {name}"
-        for stage, name in zip(stages, names, strict=True)
+        name.removeprefix(f"{stage.template} ") if alone else name for stage, name in zip(stages, names, strict=True)
     ]
