@@ -32,7 +32,7 @@ def report(
         raise ConfigError(f"{opened.folder.path}: no such work folder; `fasttrain recipe run` makes it")
     view = recipe_view(opened)
     path = write_recipe_page(view, html or opened.folder.path / PAGE)
-    finish({**recipe_figures(view), "html": str(path)}, json, hide=("accuracies", "gains", "trainings"))
+    finish({**recipe_figures(view), "html": str(path)}, json, hide=("accuracies", "masks", "gains", "trainings"))
 
 
 def leave_report(opened: OpenedRecipe, outcome: Mapping[str, str]) -> Path | None:

@@ -48,6 +48,10 @@ STYLE = {
 
 CURVES = (
     ("train_loss", "Training loss"),
+    ("loss_source", "Loss of the source"),
+    ("loss_mix", "Loss of mixed images"),
+    ("loss_distance", "Distance of features"),
+    ("confident", "Share of confident pixels"),
     ("val_loss", "Validation loss"),
     ("val_top1", "Validation top-1"),
     ("val_miou", "Validation mIoU"),
@@ -55,7 +59,7 @@ CURVES = (
     ("images_per_s", "Images/s"),
     ("data_wait_fraction", "Data wait (share of time)"),
 )
-FROM_ZERO = {"images_per_s", "data_wait_fraction"}  # their small changes are noise, not news
+FROM_ZERO = {"images_per_s", "data_wait_fraction", "confident"}  # their small changes are noise, not news
 
 
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], caption: str = "") -> Figure:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -22,6 +23,23 @@ def thumbnail(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> Image:
     image.thumbnail((side, side), PillowImage.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=88)
+    return Image(out.getvalue(), "jpeg")
+
+
+def picture_of_file(path: Path, width: int, height: int) -> Image:
+    """A copy of a picture that lies in a file, no larger than `width`×`height` pixels.
+
+    Raises:
+        OSError: it cannot be read, or is too large to.
+    """
+    out = io.BytesIO()
+    try:
+        with PillowImage.open(path) as image:
+            small = image.convert("RGB")
+    except PillowImage.DecompressionBombError as error:
+        raise OSError(f"{path}: {error}") from None
+    small.thumbnail((width, height), PillowImage.Resampling.LANCZOS)
+    small.save(out, "JPEG", quality=85)
     return Image(out.getvalue(), "jpeg")
 
 

@@ -120,7 +120,7 @@ def test_the_small_twin_to_its_end(camvid: Path, tmp_path: Path) -> None:
     done = fasttrain("recipe", "run", "camvid_dusk", *how)
     measured = {name: result for name, result in done["results"].items() if "_miou" in name}
     assert len(measured) == 7 and all(0 <= result["miou"] <= 1 for result in measured.values())
-    page = Path(fasttrain("recipe", "report", "camvid_dusk", *how)["report"]).read_text()
+    page = Path(fasttrain("recipe", "report", "camvid_dusk", *how)["html"]).read_text()
     assert "soup_miou" in page and page.count("data:image/jpeg") == 2
 
 

@@ -1,10 +1,12 @@
 """What `evaluate` stages measured, and what each step added to it. No label is looked at here, only their figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fasttrain.report.recipe.views import RecipeView, StageView
+
+TOP1 = "top-1"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Measure:
     macro_f1: float | None
 
     @property
+    def name(self) -> str:
+        """Of what was measured."""
+        return self.stage
+
+    @property
     def final(self) -> float:
         """Top-1 of the labels that count: re-distributed ones where there are any."""
         return self.top1 if self.top1_assigned is None else self.top1_assigned
@@ -40,11 +47,13 @@ class Gain:
     """What a step added.
 
     Attributes:
-        step: "ensemble", "re-distribution", "logit adjustment", "soup" or "pseudo-labels".
+        step: "ensemble", "re-distribution", "logit adjustment", "soup" or "pseudo-labels"; of masks "adaptation",
+            "self-training" or "soup".
         stage: behind it.
         against: what it is compared with.
-        before, after: top-1.
+        before, after: of the figure.
         note: under which knowledge, and the like.
+        figure: "top-1" or "mIoU".
     """
 
     step: str
@@ -53,10 +62,11 @@ class Gain:
     before: float
     after: float
     note: str = ""
+    figure: str = TOP1
 
     @property
     def gain(self) -> float:
-        """The difference of top-1."""
+        """The difference."""
         return self.after - self.before
 
 
@@ -72,7 +82,7 @@ def measures(view: RecipeView) -> list[Measure]:
             Measure(
                 stage=measured[0].name,
                 by=stage.name,
-                labels=_labels_of(stage),
+                labels=labels_of(stage),
                 samples=int(result.get("samples", 0)),
                 top1=float(result["top1"]),
                 top1_assigned=result.get("top1_assigned"),
@@ -82,11 +92,15 @@ def measures(view: RecipeView) -> list[Measure]:
     return found
 
 
-def _labels_of(stage: StageView) -> str:
-    """Name of what the labels came from."""
-    key = "labels" if stage.kind == "evaluate" else "data"
-    stages = [f"{name}.{output}" for entry, name, output in stage.inputs if entry == key]
-    return next(iter([*stages, *stage.files.get(key, ()), "the table's own"]))
+def labels_of(stage: StageView) -> str:
+    """Name of what the labels came from, and of the ids that a part of it was chosen by."""
+    ids = "".join(f", by {name}" for name in _given(stage, "ids"))
+    return next(iter([*_given(stage, "labels" if stage.kind == "evaluate" else "data"), "the table's own"])) + ids
+
+
+def _given(stage: StageView, key: str) -> list[str]:
+    """Names of what an input was given."""
+    return [*(f"{name}.{output}" for entry, name, output in stage.inputs if entry == key), *stage.files.get(key, ())]
 
 
 def gains(view: RecipeView, found: Sequence[Measure]) -> list[Gain]:
@@ -172,11 +186,3 @@ def prior_of(stage: StageView) -> str:
     if prior == "train":
         return "prior of the training data: not known"
     return "uniform prior: known" if prior == "uniform" else f"prior of {prior}: known"
-
-
-def as_json(found: Sequence[Measure], added: Sequence[Gain]) -> dict[str, Any]:
-    """Both for ``--json``."""
-    return {
-        "accuracies": [{**asdict(one), "final": one.final} for one in found],
-        "gains": [{**asdict(one), "gain": one.gain} for one in added],
-    }

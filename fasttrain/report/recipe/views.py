@@ -136,6 +136,14 @@ class RecipeView:
         return [path for path in dict.fromkeys(found) if path.suffix == ".beton" and path.exists()]
 
 
+def brief_name(name: str) -> str:
+    """``train[model=a,round=1].best`` as ``train.best a, 1``, which figures and narrow columns have room for."""
+    template, bracket, rest = name.partition("[")
+    axes, _, output = rest.rpartition("]")
+    values = ", ".join(pair.partition("=")[2] for pair in axes.split(","))
+    return f"{template}{output} {values}" if bracket else name
+
+
 def spaced(name: str) -> str:
     """A stage's name as it may stand in narrow columns, broken between its axes."""
     return name.replace(",", ", ")
