@@ -136,11 +136,14 @@ def torchvision_v2_batch(images: np.ndarray, threads: int) -> Iterator[Any]:
 def timm(images: np.ndarray, threads: int) -> Iterator[Any]:
     """Pillow images in workers; normalisation, erasing and mixup of the batch, as timm's loader has it."""
     import torch
-    from PIL import Image
+    from PIL import Image, ImageOps
     from timm.data import Mixup
     from timm.data.auto_augment import rand_augment_transform
     from timm.data.random_erasing import RandomErasing
 
+    # The noise of the strength asks for 0 bits at times, which Pillow has refused since version 13.
+    posterize = ImageOps.posterize
+    ImageOps.posterize = lambda image, bits: posterize(image, max(1, bits))
     mean = tuple(min(255, round(255 * value)) for value in MEAN)
     policy = rand_augment_transform(POLICY, {"translate_const": 100, "img_mean": mean})
     erase = RandomErasing(ERASE, mode="pixel", device="cpu")
