@@ -145,7 +145,7 @@ def test_first_steps_of_webly_fine_grained(accv: Path, tmp_path: Path) -> None:
     ("suffix", "until", "names"),
     [
         ("txt", ["train[model=iresnet101]", "test_set"], ["0", "1", "2"]),
-        ("json", ["val_set"], ["00000", "00001", "00002"]),
+        pytest.param("json", ["val_set"], ["00000", "00001", "00002"], marks=pytest.mark.thorough),
     ],
 )
 def test_first_steps_of_product_classification(
