@@ -10,7 +10,7 @@ from fasttrain.recipes.classes import class_problems
 from fasttrain.recipes.command import RESERVED, command_of, files_of, settings_of
 from fasttrain.recipes.expand import RecipeProblems
 from fasttrain.recipes.graph import Stage
-from fasttrain.recipes.kinds import FIGURES, IMAGES, TRUTH, WITHHELD, Input
+from fasttrain.recipes.kind import FIGURES, IMAGES, TRUTH, WITHHELD, Input
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.resources import Machine, gpus_of, processes_of
 from fasttrain.recipes.schema import HEAD_KEYS, RecipeFile

@@ -5,7 +5,7 @@ from typing import Any
 
 from fasttrain.recipes.command import files_of
 from fasttrain.recipes.graph import Stage
-from fasttrain.recipes.kinds import CLASSES, DATASET, Input
+from fasttrain.recipes.kind import CLASSES, DATASET, Input
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.toolbox import Toolbox
 

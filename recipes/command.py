@@ -7,7 +7,7 @@ from typing import Any
 
 from fasttrain.base.config import read_config
 from fasttrain.recipes.graph import Stage
-from fasttrain.recipes.kinds import Input
+from fasttrain.recipes.kind import Input
 from fasttrain.recipes.load import merge
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.toolbox import Toolbox

@@ -8,7 +8,7 @@ from typing import Any
 
 from fasttrain.recipes.command import files_of
 from fasttrain.recipes.graph import Stage
-from fasttrain.recipes.kinds import DATASET, TABLE
+from fasttrain.recipes.kind import DATASET, TABLE
 from fasttrain.recipes.references import ExternalFile, StageOutput
 from fasttrain.recipes.state import Record, WorkFolder
 

@@ -8,7 +8,8 @@ from typing import Any
 from fasttrain.base.config import load_settings, nearest_name
 from fasttrain.base.errors import ConfigError, FasttrainError
 from fasttrain.recipes.graph import Stage, ordered, stage_name
-from fasttrain.recipes.kinds import TYPES, Kind, find_kind
+from fasttrain.recipes.kind import TYPES, Kind
+from fasttrain.recipes.kinds import find_kind
 from fasttrain.recipes.load import merge
 from fasttrain.recipes.references import (
     ABSENT,

@@ -5,7 +5,7 @@ from typing import Any
 
 from fasttrain.base.config import nearest_name
 from fasttrain.base.errors import ConfigError
-from fasttrain.recipes.kinds import Kind
+from fasttrain.recipes.kind import Kind
 from fasttrain.recipes.references import outputs_in
 from fasttrain.recipes.schema import StageHead
 

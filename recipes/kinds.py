@@ -5,136 +5,37 @@ A new kind is one entry of `KINDS`. Keys of a stage that are no inputs are optio
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fasttrain.base.config import nearest_name
 from fasttrain.base.errors import ConfigError
-from fasttrain.recipes.toolbox import Toolbox
-
-# What files hold. Labels that were withheld when a target set was built are of a type that `evaluate` alone takes, and
-# so is a data set that was built with the masks of a target set (TRUTH).
-DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE = "dataset", "images", "checkpoint", "weights", "table"
-LABELS, WITHHELD, IDS, CLASSES, COUNTS = "labels", "withheld", "ids", "classes", "counts"
-SCORES, FIGURES, SUBMISSION, RULES, RUN = "scores", "figures", "submission", "rules", "run"
-MASKS, TRUTH, PALETTE, PICTURES = "masks", "truth", "palette", "pictures"
-TYPES = (
-    *(DATASET, IMAGES, CHECKPOINT, WEIGHTS, TABLE, LABELS, WITHHELD, IDS, CLASSES, COUNTS),
-    *(SCORES, FIGURES, SUBMISSION, RULES, RUN, MASKS, TRUTH, PALETTE, PICTURES),
+from fasttrain.recipes.kind import (
+    CHECKPOINT,
+    CLASSES,
+    COUNTS,
+    DATASET,
+    FIGURES,
+    IDS,
+    IMAGES,
+    LABELS,
+    MASKS,
+    PALETTE,
+    PICTURES,
+    RESULT,
+    RULES,
+    RUN,
+    SCORES,
+    SUBMISSION,
+    TABLE,
+    TRUTH,
+    WEIGHTS,
+    WITHHELD,
+    Body,
+    Input,
+    Kind,
+    Output,
 )
-RESULT = "result.json"  # the command's JSON object
-Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Input:
-    """A file that a stage reads; an option that the command has not, is none.
-
-    Attributes:
-        key: of the stage; dotted within groups of settings.
-        types: what it may hold.
-        many: a list of files, too.
-        named: a mapping of names to files.
-        required: the stage cannot do without.
-        positional: it stands in the command line without an option's name.
-        words: texts that stand for no file.
-        sees_target: may be given the files of a target set, labels and all.
-    """
-
-    key: str
-    types: tuple[str, ...]
-    many: bool = False
-    named: bool = False
-    required: bool = False
-    positional: bool = False
-    words: tuple[str, ...] = ()
-    sees_target: bool = False
-
-
-def _always(_: Body) -> bool:
-    return True
-
-
-def _never(_: Body) -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file that a stage writes.
-
-    Attributes:
-        name, type: as other stages refer to it, and what it holds.
-        file: its name in the stage's folder; may depend on the stage's body.
-        option: that names it in the command line; "" where it stands without, None where the command is not told.
-        when: whether a stage of this body writes it.
-        shows_target: whether it is of the type `TRUTH` instead, for a stage of this body.
-    """
-
-    name: str
-    type: str
-    file: str | Callable[[Body], str]
-    option: str | None = None
-    when: Callable[[Body], bool] = _always
-    shows_target: Callable[[Body], bool] = _never
-
-    def type_of(self, body: Body) -> str:
-        """What it holds, written by a stage of this body."""
-        return TRUTH if self.shows_target(body) else self.type
-
-    def file_of(self, body: Body) -> str:
-        """Name in the stage's folder."""
-        return self.file if isinstance(self.file, str) else self.file(body)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of stage.
-
-    Attributes:
-        name: in recipes.
-        command: of fasttrain.
-        inputs: what is read.
-        outputs: what is written; the first one is what ``${stage}`` means.
-        takes_settings: inputs and options go into a file of settings (``--config``).
-        out_setting: name of the folder that such a command writes into, in the stage's.
-        resume: option with which an interrupted stage goes on; None where it begins anew.
-        uses_gpu: has one GPU if nothing is said and there is any.
-        torchrun: may be several processes.
-        counts_processes: the result depends on their number.
-        defaults: options that a recipe need not say, from the body and the names of its inputs.
-        renamed: options that recipes know under other names, as keys of stages are taken: theirs, and the command's.
-        same_classes: inputs whose classes must be equal, and are those of the outputs.
-        known_classes: pairs of inputs; the classes of the first must be among those of the second.
-        work: what its time is proportional to: ``samples`` of `sized_by`, or ``samples*epochs``.
-        version: raised when the command's results change, so that stages are done again.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    inputs: tuple[Input, ...]
-    outputs: tuple[Output, ...]
-    takes_settings: bool = False
-    out_setting: str | None = None
-    resume: str | None = None
-    uses_gpu: bool = False
-    torchrun: bool = False
-    counts_processes: bool = False
-    defaults: Callable[[Body], dict[str, Any]] = field(default=lambda _: {})
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    same_classes: tuple[str, ...] = ()
-    known_classes: tuple[tuple[str, str], ...] = ()
-    work: str | None = None
-    sized_by: str | None = None
-    version: int = 1
-
-    def input(self, key: str) -> Input | None:
-        """The input of that key."""
-        return next((entry for entry in self.inputs if entry.key == key), None)
-
-    def outputs_of(self, body: Body) -> dict[str, Output]:
-        """What a stage of this body writes."""
-        return {output.name: output for output in self.outputs if output.when(body)}
+from fasttrain.recipes.toolbox import Toolbox
 
 
 def _given(*keys: str) -> Callable[[Body], bool]:
@@ -173,47 +74,69 @@ _FIGURES = (Output("figures", FIGURES, RESULT),)
 _TABLE = (Output("table", TABLE, "table.arrow", "--out"),)
 
 
-def _of_a_model(name: str, command: str, outputs: tuple[Output, ...], sees_target: bool = False) -> Kind:
-    """A kind that runs a model over a data set."""
+_CHECKPOINT = Output("checkpoint", CHECKPOINT, "run/last.safetensors")
+_RUN = Output("run", RUN, "run")
+
+
+def _of_a_model(
+    name: str,
+    command: tuple[str, ...],
+    outputs: tuple[Output, ...],
+    models: tuple[str, ...] = _MODELS,
+    data: tuple[str, ...] = _DATA,
+    sees_target: bool = False,
+    tells_classes: bool = True,
+) -> Kind:
+    """A kind that runs a model over a data set; `tells_classes`: what it writes has the model's classes."""
     return Kind(
         name,
-        (command,),
+        command,
         inputs=(
-            Input("checkpoint", _MODELS, required=True, positional=True),
-            Input("data", _DATA, required=True, positional=True, sees_target=sees_target),
+            Input("checkpoint", models, required=True, positional=True),
+            Input("data", data, required=True, positional=True, sees_target=sees_target),
             Input("ids", (IDS, LABELS)),
         ),
         outputs=outputs,
         uses_gpu=True,
         torchrun=True,
-        same_classes=("checkpoint",),
-        known_classes=(("data", "checkpoint"),),
+        same_classes=("checkpoint",) if tells_classes else (),
+        known_classes=(("data", "checkpoint"),) if tells_classes else (),
         work="samples",
         sized_by="data",
     )
 
 
-def _of_masks(name: str, command: str, inputs: tuple[Input, ...], outputs: tuple[Output, ...], sized_by: str) -> Kind:
-    """A kind that trains a segmentation model."""
+def _training(
+    name: str,
+    command: tuple[str, ...],
+    inputs: tuple[Input, ...],
+    outputs: tuple[Output, ...],
+    same_classes: tuple[str, ...] = ("data",),
+    known_classes: tuple[tuple[str, str], ...] = (("val", "data"),),
+    work: str | None = "samples*epochs",
+) -> Kind:
+    """A kind that trains in a run's folder, and can be resumed there."""
     return Kind(
         name,
-        ("segment", command),
-        inputs=(*inputs, Input("val", _DATASETS, many=True), Input("weights", _MODELS)),
-        outputs=(
-            *outputs,
-            Output("best", CHECKPOINT, "run/best.safetensors", when=_given("val")),
-            Output("run", RUN, "run"),
-        ),
+        command,
+        inputs=inputs,
+        outputs=(_CHECKPOINT, *outputs, _RUN),
         takes_settings=True,
         out_setting="run",
         resume="--resume",
         uses_gpu=True,
         torchrun=True,
         counts_processes=True,
-        same_classes=("data",),
-        known_classes=(("val", "data"),),
-        sized_by=sized_by,
+        same_classes=same_classes,
+        known_classes=known_classes,
+        work=work,
+        sized_by="data",
     )
+
+
+def _best(*validation: str) -> Output:
+    """Of a stage that validates on one of these inputs."""
+    return Output("best", CHECKPOINT, "run/best.safetensors", when=_given(*validation))
 
 
 KINDS: tuple[Kind, ...] = (
@@ -267,7 +190,7 @@ KINDS: tuple[Kind, ...] = (
         work="samples",
         sized_by="sources",
     ),
-    Kind(
+    _training(
         "train",
         ("train",),
         inputs=(
@@ -281,42 +204,37 @@ KINDS: tuple[Kind, ...] = (
             Input("loss.class_weights", (COUNTS,), words=("inverse", "effective")),
         ),
         outputs=(
-            Output("checkpoint", CHECKPOINT, "run/last.safetensors"),
-            Output("best", CHECKPOINT, "run/best.safetensors", when=_given("val", "extra_val")),
+            _best("val", "extra_val"),
             Output("averaged", CHECKPOINT, "run/swa.safetensors", when=_given("swa_start")),
-            Output("run", RUN, "run"),
         ),
-        takes_settings=True,
-        out_setting="run",
-        resume="--resume",
-        uses_gpu=True,
-        torchrun=True,
-        counts_processes=True,
-        same_classes=("data",),
         known_classes=(("val", "data"), ("extra_val", "data")),
-        work="samples*epochs",
-        sized_by="data",
     ),
-    _of_masks(
+    _training(
         "segment_train",
-        "train",
-        inputs=(Input("data", _DATASETS, many=True, required=True),),
-        outputs=(Output("checkpoint", CHECKPOINT, "run/last.safetensors"),),
-        sized_by="data",
+        ("segment", "train"),
+        inputs=(
+            Input("data", _DATASETS, many=True, required=True),
+            Input("val", _DATASETS, many=True),
+            Input("weights", _MODELS),
+        ),
+        outputs=(_best("val"),),
+        work=None,
     ),
-    _of_masks(
+    _training(
         "segment_adapt",
-        "adapt",
+        ("segment", "adapt"),
         inputs=(
             Input("data", _DATASETS, many=True, required=True),
             Input("target", _DATA, many=True, required=True),
+            Input("val", _DATASETS, many=True),
+            Input("weights", _MODELS),
         ),
         outputs=(
-            Output("checkpoint", CHECKPOINT, "run/last.safetensors"),
             Output("teacher", CHECKPOINT, "run/teacher.safetensors", when=lambda body: not _keeps_teacher(body)),
             Output("student", CHECKPOINT, "run/student.safetensors", when=_keeps_teacher),
+            _best("val"),
         ),
-        sized_by="data",
+        work=None,
     ),
     Kind(
         "masks_show",
@@ -324,37 +242,22 @@ KINDS: tuple[Kind, ...] = (
         inputs=(Input("data", _DATASETS, required=True, positional=True),),
         outputs=(Output("pictures", PICTURES, "pictures", "--out"),),
     ),
-    Kind(
+    _of_a_model(
         "segment_predict",
         ("segment", "predict"),
-        inputs=(
-            Input("checkpoint", (CHECKPOINT,), required=True, positional=True),
-            Input("data", _DATA, required=True, positional=True),
-            Input("ids", (IDS, LABELS)),
-        ),
-        outputs=(Output("masks", MASKS, "masks", "--out"),),
-        uses_gpu=True,
-        torchrun=True,
-        work="samples",
-        sized_by="data",
+        (Output("masks", MASKS, "masks", "--out"),),
+        models=(CHECKPOINT,),
+        tells_classes=False,
     ),
-    Kind(
+    _of_a_model(
         "segment_evaluate",
         ("segment", "evaluate"),
-        inputs=(
-            Input("checkpoint", (CHECKPOINT,), required=True, positional=True),
-            Input("data", (DATASET, TRUTH), required=True, positional=True, sees_target=True),
-            Input("ids", (IDS, LABELS)),
-        ),
-        outputs=_FIGURES,
-        uses_gpu=True,
-        torchrun=True,
-        same_classes=("checkpoint",),
-        known_classes=(("data", "checkpoint"),),
-        work="samples",
-        sized_by="data",
+        _FIGURES,
+        models=(CHECKPOINT,),
+        data=(DATASET, TRUTH),
+        sees_target=True,
     ),
-    Kind(
+    _training(
         "pretrain",
         ("pretrain",),
         inputs=(
@@ -362,15 +265,9 @@ KINDS: tuple[Kind, ...] = (
             Input("ids", (IDS, LABELS)),
             Input("weights", _MODELS),
         ),
-        outputs=(Output("checkpoint", CHECKPOINT, "run/last.safetensors"), Output("run", RUN, "run")),
-        takes_settings=True,
-        out_setting="run",
-        resume="--resume",
-        uses_gpu=True,
-        torchrun=True,
-        counts_processes=True,
-        work="samples*epochs",
-        sized_by="data",
+        outputs=(),
+        same_classes=(),
+        known_classes=(),
     ),
     Kind(
         "soup",
@@ -386,8 +283,8 @@ KINDS: tuple[Kind, ...] = (
         same_classes=("checkpoints",),
         known_classes=(("val", "checkpoints"),),
     ),
-    _of_a_model("predict", "predict", _TABLE),
-    _of_a_model("evaluate_model", "evaluate", _FIGURES, sees_target=True),
+    _of_a_model("predict", ("predict",), _TABLE),
+    _of_a_model("evaluate_model", ("evaluate",), _FIGURES, sees_target=True),
     Kind(
         "evaluate",
         ("scores", "evaluate"),

@@ -19,7 +19,7 @@ from fasttrain.base.errors import ConfigError, FasttrainError
 from fasttrain.recipes.command import StageCommand, command_of
 from fasttrain.recipes.graph import Stage, after, before
 from fasttrain.recipes.hashing import stage_key
-from fasttrain.recipes.kinds import RESULT
+from fasttrain.recipes.kind import RESULT
 from fasttrain.recipes.launch import Running, command_line, end_leftovers, last_words, start
 from fasttrain.recipes.references import StageOutput, outputs_in
 from fasttrain.recipes.resources import Machine, gpus_of, processes_of

@@ -6,6 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fasttrain.cli.output import JsonOption, finish
+from fasttrain.cli.training_options import (
+    ConfigOption,
+    EmaOption,
+    ExtraValOption,
+    ImageSideOption,
+    OutOption,
+    PrecisionOption,
+    PretrainedOption,
+    ResidentOption,
+    ResumeOption,
+    SeedOption,
+    TrainIdsOption,
+    ValIdsOption,
+    ValOption,
+    WeightsOption,
+    given_options,
+    named_pairs,
+    one_or_many,
+    settings_values,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -49,25 +69,23 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[list[str] | None, typer.Option(help="What to train on; may be given several times.")] = None,
-    val: Annotated[list[str] | None, typer.Option(help="What to validate on after each epoch.")] = None,
-    ids: Annotated[str | None, typer.Option(help="Train on these samples only: a file of ids, one a line.")] = None,
-    val_ids: Annotated[str | None, typer.Option(help="The same for --val.")] = None,
+    val: ValOption = None,
+    ids: TrainIdsOption = None,
+    val_ids: ValIdsOption = None,
     model: Annotated[str | None, typer.Option(help="timm's name of the model [default: resnet50].")] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder [default: runs/train].")] = None,
-    weights: Annotated[str | None, typer.Option(help="Start from these weights (safetensors, .pth).")] = None,
+    out: OutOption = None,
+    weights: WeightsOption = None,
     weights_match: Annotated[
         Literal["name", "order"] | None, typer.Option(help="Join the weights by name [default] or by order.")
     ] = None,
-    pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
-    extra_val: Annotated[
-        list[str] | None, typer.Option(help="Further validation data by name: snow=snow.beton; may be given again.")
-    ] = None,
+    pretrained: PretrainedOption = None,
+    extra_val: ExtraValOption = None,
     best: Annotated[
         str | None, typer.Option(help="Which epoch is kept as best: an expression of its figures [default: val_top1].")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="[default: 10]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 64].")] = None,
-    size: Annotated[int | None, typer.Option(help="Image side in pixels [default: the model's own].")] = None,
+    size: ImageSideOption = None,
     optimizer: Annotated[str | None, typer.Option(help="See --list-optimizers [default: adamw].")] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate [default: the optimizer's; adamw 5e-4, sgd 0.02].")
@@ -93,25 +111,23 @@ def train(
     ] = None,
     mixup: Annotated[float | None, typer.Option(help="Alpha of mixup [default: 0, off].")] = None,
     cutmix: Annotated[float | None, typer.Option(help="Alpha of CutMix [default: 0, off].")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
+    ema: EmaOption = None,
+    amp: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     memory_budget: Annotated[
         str | None,
         typer.Option(help="Memory for images, as 8GB, or auto: keep decoded what fits, else read in windows."),
     ] = None,
-    resident: Annotated[
-        Literal["gpu"] | None, typer.Option(help="Keep all training images, decoded, in the GPU's memory.")
-    ] = None,
+    resident: ResidentOption = None,
     index: Annotated[
         bool | None,
         typer.Option("--index/--no-index", help="Use the JPEGs' random-access index where they have one [default]."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings, or a recipe's name; options win.")] = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set augment.hflip=0.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: ResumeOption = False,
     list_models: Annotated[bool, typer.Option("--list-models", help="Name timm's models and end.")] = False,
     list_optimizers: Annotated[bool, typer.Option("--list-optimizers", help="Name the optimizers and end.")] = False,
     json: JsonOption = False,
@@ -153,13 +169,9 @@ def train(
         "schedule": given_options(schedule_group) or None,
         "augment": given_options(augment_group) or None,
     }
-    from fasttrain.base.config import apply_overrides, load_settings, read_config
+    values = settings_values(given, config, set_, {"data": ("say what to train on", "--data")})
 
-    values = merge(read_config(config) if config else {}, given_options(given))
-    values = apply_overrides(values, set_ or [])
-    if "data" not in values:
-        raise typer.BadParameter("say what to train on", param_hint="--data")
-
+    from fasttrain.base.config import load_settings
     from fasttrain.training.run import train as run_training
     from fasttrain.training.settings import TrainSettings
 
@@ -307,33 +319,3 @@ def _print_choices(models: bool) -> None:
 
     for name, description in list_optimizers().items():
         print(f"{name:20} {description}")
-
-
-def given_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Those options that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def named_pairs(pairs: list[str] | None) -> dict[str, str] | None:
-    """``NAME=DATA`` of several data sets."""
-    if not pairs:
-        return None
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (name, _, data) in zip(pairs, split, strict=True):
-        if not name or not data:
-            raise typer.BadParameter(f"{pair!r} is not of the form NAME=DATA", param_hint="--extra-val")
-    return {name: data for name, _, data in split}
-
-
-def one_or_many(values: list[str] | None) -> str | list[str] | None:
-    """An option that may be given several times; one value as it is."""
-    return values[0] if values and len(values) == 1 else values or None
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` put in, group by group."""
-    merged = dict(base)
-    for key, value in over.items():
-        both_groups = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both_groups else value
-    return merged

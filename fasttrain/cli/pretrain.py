@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fasttrain.base.config import apply_overrides, load_settings, read_config
 from fasttrain.cli.models import (
     AmpOption,
     BackendOption,
@@ -18,12 +17,24 @@ from fasttrain.cli.models import (
     SizeOption,
     ThreadsOption,
     Weights,
-    given_options,
     ids_of,
-    merge,
-    one_or_many,
 )
 from fasttrain.cli.output import JsonOption, finish
+from fasttrain.cli.training_options import (
+    ConfigOption,
+    EmaOption,
+    ImageSideOption,
+    PrecisionOption,
+    PretrainedOption,
+    ResidentOption,
+    ResumeOption,
+    SeedOption,
+    TrainIdsOption,
+    WeightsOption,
+    given_options,
+    one_or_many,
+    settings_values,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,17 +46,17 @@ def register(app: typer.Typer) -> None:
 def pretrain(
     sources: Annotated[list[str] | None, typer.Argument(metavar="[DATA]...", help="What to train on.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="The same, as an option.")] = None,
-    ids: Annotated[str | None, typer.Option(help="Train on these samples only: a file of ids, one a line.")] = None,
+    ids: TrainIdsOption = None,
     method: Annotated[Literal["moco", "mocov2", "mae"] | None, typer.Option(help="MoCo v2 or MAE.")] = None,
     model: Annotated[
         str | None, typer.Option(help="timm's name [default: resnet50, for mae vit_base_patch16_224].")
     ] = None,
     out: Annotated[str | None, typer.Option(help="The run's folder [default: runs/pretrain].")] = None,
-    weights: Annotated[str | None, typer.Option(help="Start from these weights (safetensors, .pth).")] = None,
-    pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
+    weights: WeightsOption = None,
+    pretrained: PretrainedOption = None,
     epochs: Annotated[int | None, typer.Option(help="[default: 200, for mae 800]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 256].")] = None,
-    size: Annotated[int | None, typer.Option(help="Image side in pixels [default: the model's own].")] = None,
+    size: ImageSideOption = None,
     optimizer: Annotated[str | None, typer.Option(help="[default: sgd, for mae adamw]")] = None,
     lr: Annotated[
         float | None,
@@ -57,18 +68,16 @@ def pretrain(
     ] = None,
     queue: Annotated[int | None, typer.Option(help="Keys of moco's queue [default: 65536, or what suits].")] = None,
     mask_ratio: Annotated[float | None, typer.Option(help="Share of patches that mae hides [default: 0.75].")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
+    ema: EmaOption = None,
+    amp: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     memory_budget: Annotated[str | None, typer.Option(help="Memory for images, as of train.")] = None,
-    resident: Annotated[
-        Literal["gpu"] | None, typer.Option(help="Keep all training images, decoded, in the GPU's memory.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings, or a recipe's name; options win.")] = None,
+    resident: ResidentOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set moco.dim=64.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: ResumeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train an encoder without labels; `fasttrain train --weights` goes on from it."""
@@ -95,13 +104,10 @@ def pretrain(
         "moco": given_options({"queue": queue}) or None,
         "mae": given_options({"mask_ratio": mask_ratio}) or None,
     }
-    values = merge(read_config(config) if config else {}, given_options(given))
-    values = apply_overrides(values, set_ or [])
-    if "data" not in values:
-        raise typer.BadParameter("say what to train on", param_hint="DATA")
-    if "method" not in values:
-        raise typer.BadParameter("say how: moco or mae", param_hint="--method")
+    needed = {"data": ("say what to train on", "DATA"), "method": ("say how: moco or mae", "--method")}
+    values = settings_values(given, config, set_, needed)
 
+    from fasttrain.base.config import load_settings
     from fasttrain.training.pretraining.run import pretrain as run_pretraining
     from fasttrain.training.pretraining.settings import PretrainSettings
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fasttrain.base.config import apply_overrides, load_settings, read_config
 from fasttrain.cli.models import (
     AmpOption,
     BackendOption,
@@ -13,14 +12,33 @@ from fasttrain.cli.models import (
     IdsOption,
     OnErrorOption,
     ThreadsOption,
-    given_options,
     ids_of,
-    merge,
-    named_pairs,
-    one_or_many,
 )
 from fasttrain.cli.output import JsonOption, finish
 from fasttrain.cli.segment_adapt import adapt
+from fasttrain.cli.training_options import (
+    CropSideOption,
+    EmaOption,
+    EvalSizeOption,
+    ExtraValOption,
+    IterationsOption,
+    OutOption,
+    PrecisionOption,
+    PretrainedOption,
+    ResumeOption,
+    SeedOption,
+    SegmentConfigOption,
+    SegmentLrOption,
+    SegmentMatchOption,
+    SegmentWeightsOption,
+    TrainIdsOption,
+    ValIdsOption,
+    ValOption,
+    given_options,
+    named_pairs,
+    one_or_many,
+    settings_values,
+)
 
 if TYPE_CHECKING:
     from fasttrain.inference.segmentation.scores import ViewSettings
@@ -64,12 +82,10 @@ segment.command("adapt")(adapt)
 @segment.command("train")
 def train(
     data: Annotated[list[str] | None, typer.Option(help="A .beton with masks; may be given several times.")] = None,
-    val: Annotated[list[str] | None, typer.Option(help="What to validate on after each epoch.")] = None,
-    ids: Annotated[str | None, typer.Option(help="Train on these samples only: a file of ids, one a line.")] = None,
-    val_ids: Annotated[str | None, typer.Option(help="The same for --val.")] = None,
-    extra_val: Annotated[
-        list[str] | None, typer.Option(help="Further validation data by name: snow=snow.beton; may be given again.")
-    ] = None,
+    val: ValOption = None,
+    ids: TrainIdsOption = None,
+    val_ids: ValIdsOption = None,
+    extra_val: ExtraValOption = None,
     best: Annotated[
         str | None, typer.Option(help="Which epoch is kept as best: an expression of its figures [default: val_miou].")
     ] = None,
@@ -79,28 +95,20 @@ def train(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="timm's name of the backbone of an smp: model.")] = None,
     head_channels: Annotated[int | None, typer.Option(help="Width of the DAFormer head [default: 256].")] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder [default: runs/train].")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Start from a classifier's weights (the backbone), or a segmentation checkpoint.")
-    ] = None,
-    weights_match: Annotated[
-        Literal["name", "order"] | None, typer.Option(help="Join a classifier's weights by name [default] or by order.")
-    ] = None,
-    pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
+    out: OutOption = None,
+    weights: SegmentWeightsOption = None,
+    weights_match: SegmentMatchOption = None,
+    pretrained: PretrainedOption = None,
     epochs: Annotated[int | None, typer.Option(help="[default: 10]")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Length in steps, instead of --epochs.")] = None,
+    iterations: IterationsOption = None,
     interval: Annotated[
         int | None, typer.Option(help="Steps between two validations [default: a tenth of --iterations].")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process [default: 8].")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the training crops in pixels [default: 512].")] = None,
-    eval_size: Annotated[
-        int | None, typer.Option(help="Pixels of the shorter side in evaluation [default: 0, the images' own].")
-    ] = None,
+    size: CropSideOption = None,
+    eval_size: EvalSizeOption = None,
     optimizer: Annotated[str | None, typer.Option(help="See train --list-optimizers [default: adamw].")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate; the head's is 10 times that [default: 6e-5].")
-    ] = None,
+    lr: SegmentLrOption = None,
     weight_decay: Annotated[float | None, typer.Option(help="[default: 0.01]")] = None,
     schedule: Annotated[str | None, typer.Option(help="As for train [default: poly of power 1].")] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
@@ -109,14 +117,14 @@ def train(
         float | None, typer.Option(help="Temperature of rare class sampling (DAFormer: 0.01) [default: off].")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Augmentation, in timm's words.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average [default: 0, off].")] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
+    ema: EmaOption = None,
+    amp: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options win.")] = None,
+    seed: SeedOption = None,
+    config: SegmentConfigOption = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set loss.dice=1.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: ResumeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a segmentation model; start it under torchrun for several processes."""
@@ -153,11 +161,9 @@ def train(
         "sampling": {"rare": {"temperature": rare_classes}} if rare_classes is not None else None,
         "augment": {"policy": policy} if policy is not None else None,
     }
-    values = merge(read_config(config) if config else {}, given_options(given))
-    values = apply_overrides(values, set_ or [])
-    if "data" not in values:
-        raise typer.BadParameter("say what to train on", param_hint="--data")
+    values = settings_values(given, config, set_, {"data": ("say what to train on", "--data")})
 
+    from fasttrain.base.config import load_settings
     from fasttrain.training.segmentation.run import train_segmenter
     from fasttrain.training.segmentation.settings import SegmentSettings
 
@@ -272,6 +278,7 @@ def predict(
 
 
 def _views(mode: str, crop: int | None, stride: int | None, scales: str, hflip: bool) -> "ViewSettings":
+    from fasttrain.base.config import load_settings
     from fasttrain.inference.segmentation.scores import ViewSettings
 
     try:

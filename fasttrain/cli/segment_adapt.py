@@ -1,13 +1,28 @@
 """`segment adapt`: masks of images that nobody has labelled, learned from labelled ones of another kind."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from fasttrain.base.config import apply_overrides, load_settings, read_config
-from fasttrain.cli.models import DeviceOption, ThreadsOption, given_options, merge, one_or_many
+from fasttrain.cli.models import DeviceOption, ThreadsOption
 from fasttrain.cli.output import JsonOption, finish
+from fasttrain.cli.training_options import (
+    CropSideOption,
+    EvalSizeOption,
+    IterationsOption,
+    OutOption,
+    PrecisionOption,
+    PretrainedOption,
+    ResumeOption,
+    SeedOption,
+    SegmentConfigOption,
+    SegmentLrOption,
+    SegmentMatchOption,
+    SegmentWeightsOption,
+    given_options,
+    one_or_many,
+    settings_values,
+)
 
 
 def adapt(
@@ -19,29 +34,21 @@ def adapt(
     model: Annotated[
         str | None, typer.Option(help="timm's name of a backbone, or smp:unet, … [default: resnet50].")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder [default: runs/train].")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Start from a classifier's weights (the backbone), or a segmentation checkpoint.")
-    ] = None,
-    weights_match: Annotated[
-        Literal["name", "order"] | None, typer.Option(help="Join a classifier's weights by name [default] or by order.")
-    ] = None,
-    pretrained: Annotated[bool | None, typer.Option("--pretrained", help="Start from timm's weights (hub).")] = None,
+    out: OutOption = None,
+    weights: SegmentWeightsOption = None,
+    weights_match: SegmentMatchOption = None,
+    pretrained: PretrainedOption = None,
     epochs: Annotated[int | None, typer.Option(help="Of the source [default: 10].")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Length in steps, instead of --epochs.")] = None,
+    iterations: IterationsOption = None,
     interval: Annotated[
         int | None, typer.Option(help="Steps between two lines of figures [default: a tenth of --iterations].")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images of the source, and as many of the target, a process [default: 8].")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the training crops in pixels [default: 512].")] = None,
-    eval_size: Annotated[
-        int | None, typer.Option(help="Pixels of the shorter side in evaluation [default: 0, the images' own].")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate; the head's is 10 times that [default: 6e-5].")
-    ] = None,
+    size: CropSideOption = None,
+    eval_size: EvalSizeOption = None,
+    lr: SegmentLrOption = None,
     alpha: Annotated[
         float | None, typer.Option(help="Share of the teacher's weights that a step keeps [default: 0.999].")
     ] = None,
@@ -52,15 +59,15 @@ def adapt(
         Literal["student", "teacher"] | None,
         typer.Option(help="Whose weights are measured and kept as the run's [default: student]."),
     ] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16 [default: auto].")] = None,
+    amp: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options win.")] = None,
+    seed: SeedOption = None,
+    config: SegmentConfigOption = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting: --set adaptation.feature_distance.weight=0.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: ResumeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Adapt a segmentation model to a target without labels (DACS, DAFormer); torchrun for several processes."""
@@ -86,12 +93,13 @@ def adapt(
         "optimizer": {"lr": lr} if lr is not None else None,
         "adaptation": given_options({"alpha": alpha, "threshold": threshold, "keep": keep}) or None,
     }
-    values = merge(read_config(config) if config else {}, given_options(given))
-    values = apply_overrides(values, set_ or [])
-    for name, what in {"data": "which images with masks to learn from", "target": "which images to adapt to"}.items():
-        if name not in values:
-            raise typer.BadParameter(f"say {what}", param_hint=f"--{name}")
+    needed = {
+        "data": ("say which images with masks to learn from", "--data"),
+        "target": ("say which images to adapt to", "--target"),
+    }
+    values = settings_values(given, config, set_, needed)
 
+    from fasttrain.base.config import load_settings
     from fasttrain.training.adaptation.task import AdaptSettings
     from fasttrain.training.segmentation.run import train_segmenter
 

@@ -6,7 +6,8 @@ import pytest
 
 from fasttrain.recipes.command import RESERVED, command_of
 from fasttrain.recipes.expand import expand
-from fasttrain.recipes.kinds import KINDS, TYPES, Kind
+from fasttrain.recipes.kind import TYPES, Kind
+from fasttrain.recipes.kinds import KINDS
 from fasttrain.recipes.references import ExternalFile
 from fasttrain.recipes.schema import HEAD_KEYS, RecipeFile
 from fasttrain.recipes.toolbox import Toolbox
