@@ -1,7 +1,6 @@
 """What the settings of DDP and of gradient accumulation promise: the steps of one process with the whole batch."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .test_jobs import TORCHRUN, run
+from .launched import on_ranks, run
 
 JOB = Path(__file__).with_name("ddp_options.py")
 STEPS = 4
@@ -29,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights after the same steps in one process."""
     out = tmp_path_factory.mktemp("alone")
-    done = run([sys.executable, str(JOB), str(out), json.dumps({"whole": {}})])
+    done = run(on_ranks(1, JOB, out, json.dumps({"whole": {}})))
     assert done.returncode == 0, done.stderr
     return load_file(out / "whole.safetensors")
 
@@ -38,7 +37,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Two processes: the folder of the weights, and what is told of each case."""
     out = tmp_path_factory.mktemp("two")
-    done = run([*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(JOB), str(out), json.dumps(CASES)])
+    done = run(on_ranks(2, JOB, out, json.dumps(CASES)))
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
 

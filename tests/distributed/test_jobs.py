@@ -21,8 +21,9 @@ from fasttrain.models.opened import open_model
 from fasttrain.scores.table import ScoreTable
 from fasttrain.training.settings import TrainSettings
 
+from .launched import TORCHRUN, on_ranks, run
+
 JOB = Path(__file__).with_name("job.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 SAMPLES, RANKS, BATCH, EPOCHS = 23, 2, 3, 3  # three steps an epoch, and five samples left over
 TIMINGS = {"images_per_s", "data_wait_fraction"}
 
@@ -52,11 +53,6 @@ def settings(images: Path, out: Path, **changes: Any) -> str:
         "optimizer": {"lr": 2e-3},
     }
     return TrainSettings.model_validate({**values, **changes}).model_dump_json()
-
-
-def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=180)
 
 
 def job(*arguments: str, ranks: int = RANKS, restarts: int = 0) -> list[str]:
@@ -207,6 +203,6 @@ def test_ranks_with_other_files_before_them_are_refused(images: Path, tmp_path: 
         "run.Loader = other\n"
         "run.train(settings.TrainSettings.model_validate_json(sys.argv[1]))\n"
     )
-    done = run([*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(script), settings(images, tmp_path / "run")])
+    done = run(on_ranks(2, script, settings(images, tmp_path / "run")))
     assert done.returncode != 0
     assert "process 1 has another data set than process 0" in done.stderr

@@ -1,34 +1,17 @@
 """Learning without labels over several processes."""
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from .launched import told
 
 SCRIPT = Path(__file__).with_name("pretrain_steps.py")
 
 
-def of_two_ranks() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
 def test_two_ranks_deal_their_samples_and_share_one_queue() -> None:
-    alone, two = runpy.run_path(str(SCRIPT))["moco"](False), of_two_ranks()
+    alone, two = runpy.run_path(str(SCRIPT))["moco"](False), told(2, SCRIPT)
     for kind in ("plain", "normalised"):
         assert two[kind]["same_queues"]
     # Without batch normalisation it does not matter who is with whom: all is that of one process.

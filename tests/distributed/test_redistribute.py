@@ -1,9 +1,6 @@
 """Re-distribution by several torchrun processes, each with its share of the rows, beside a single one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +9,13 @@ import pytest
 from fasttrain.scores.table import ScoreTable
 from tests.scores.plan_cases import biased
 
+from .launched import on_ranks, run
+
 APP = "fasttrain.cli.app"
 
 
 def fasttrain(*arguments: object, ranks: int = 1, ok: bool = True) -> dict:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m", APP]
-    command = [*(start if ranks > 1 else [sys.executable, "-m", APP]), *map(str, arguments), "--json"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=180)
+    done = run(on_ranks(ranks, "-m", APP, *arguments, "--json"))
     assert (done.returncode == 0) is ok, done.stderr
     return json.loads(done.stdout) if ok else {"code": done.returncode, "error": done.stderr}
 

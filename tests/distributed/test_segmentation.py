@@ -1,13 +1,11 @@
 """Segmentation under torchrun."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .launched import told
 
 COMMAND = "from fasttrain.cli.app import main; main()"
 
@@ -16,15 +14,7 @@ def segment(folder: Path, ranks: int, *arguments: Any) -> dict[str, Any]:
     """What a command of as many processes prints."""
     script = folder / "command.py"
     script.write_text(COMMAND)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, str(script), "segment", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--device", "cpu", "--threads", "1", "--json"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return told(ranks, script, "segment", *arguments, "--device", "cpu", "--threads", "1", "--json")
 
 
 @pytest.mark.thorough

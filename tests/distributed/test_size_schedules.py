@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_jobs import JOB, SAMPLES, images, job, order_of, outcome, run, same, settings, steps_of
+from .launched import run
+from .test_jobs import JOB, SAMPLES, images, job, order_of, outcome, same, settings, steps_of
 
 __all__ = ["images"]  # a fixture
 RANKS, BATCHES = 2, (2, 5, 3)
