@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from fasttrain.base.memory import keep_freed_memory
 from fasttrain.base.process import available_cores
 from fasttrain.models.winograd import convolve, direct_gradients, gradient_by_images, gradient_by_weight
 from fasttrain.tools.bench.measure import machine_facts
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    keep_freed_memory()  # as in training; without it most of the time is the kernel's, for zeroed pages
     results = []
     for layer in LAYERS:
         if not str(layer).startswith(tuple(given.only.split(","))):

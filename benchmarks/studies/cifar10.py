@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.config import apply_overrides, load_settings, read_yaml
+from fasttrain.base.memory import keep_freed_memory
 from fasttrain.models.create import create_model
 from fasttrain.scores.table import ScoreTable
 from fasttrain.tools.bench.measure import machine_facts, python_command
@@ -228,6 +229,7 @@ def main() -> None:
     arguments = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     if arguments.command == "account":
+        keep_freed_memory()  # as `fasttrain train` has it
         account(arguments.overrides)
     elif arguments.command == "tune":
         tune(arguments.archive, arguments.variant, arguments.overrides, arguments.share, arguments.seed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasttrain.base.errors import ConfigError, LaunchError
 from fasttrain.base.meeting import store_of_life
+from fasttrain.base.memory import keep_freed_memory
 from fasttrain.base.process import check_launch, default_threads, local_rank, rank, world_size
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def process_group(device: str | None = None) -> Iterator["torch.device"]:
     # torch looks at the CPU affinity but not at a container's quota, and more threads than cores run many times slower.
     torch.set_num_threads(min(torch.get_num_threads(), default_threads()))
     chosen = _device(torch, device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if world_size() == 1:
         yield chosen
         return
