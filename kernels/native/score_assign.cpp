@@ -36,8 +36,8 @@ std::int64_t assign(const ScoreMatrix& scores, const double* offsets, double tem
                     const Assignment& out) {
   const ScoreKernels& kernels = score_kernels(current_simd());
   const std::size_t columns = scores.columns, width = padded(columns);
-  const std::vector<float> shifts = padded_offsets(offsets, columns, temperature);
-  const std::vector<float> none = padded_offsets(nullptr, columns, 0.0);
+  const AlignedFloats shifts = padded_offsets(offsets, columns, temperature);
+  const AlignedFloats none = padded_offsets(nullptr, columns, 0.0);
   const auto scale = static_cast<float>(kLog2e / temperature);
   Lowest empty;
   const std::size_t chunks = (scores.rows + kChunkRows - 1) / kChunkRows;

@@ -27,7 +27,7 @@ Chunks chunks_of(const ScoreMatrix& scores) {
 ColumnSums softmax_colsum(const ScoreMatrix& scores, const double* offsets, double temperature, int threads) {
   const ScoreKernels& kernels = score_kernels(current_simd());
   const std::size_t columns = scores.columns, width = padded(columns);
-  const std::vector<float> shifts = padded_offsets(offsets, columns, kLog2e);
+  const AlignedFloats shifts = padded_offsets(offsets, columns, kLog2e);
   const auto scale = static_cast<float>(kLog2e / temperature);
   const Chunks chunks = chunks_of(scores);
   std::vector<double> partial(chunks.count * width), normalisers(chunks.count);

@@ -118,7 +118,7 @@ class Mixer {
 
 void combine(const std::vector<Ingredient>& tables, ScoreSpace space, int threads, const Mixture& out) {
   const ScoreKernels& kernels = score_kernels(current_simd());
-  const std::vector<float> none = padded_offsets(nullptr, out.columns, 0.0);
+  const AlignedFloats none = padded_offsets(nullptr, out.columns, 0.0);
   const std::size_t chunks = (out.rows + kChunkRows - 1) / kChunkRows;
   for_each_chunk(chunks, threads, Mixer::scratch(out.columns), [&](std::size_t chunk, float* scratch) {
     Mixer mixer(kernels, tables, space, none.data(), out.columns, scratch);

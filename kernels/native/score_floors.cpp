@@ -40,12 +40,15 @@ std::uint64_t read_floor(const ScoreMatrix& scores, int threads) {
 
 double exponential_floor(const ScoreMatrix& row, std::size_t repeats, int threads) {
   const ScoreKernels& kernels = score_kernels(current_simd());
-  const std::vector<float> none = padded_offsets(nullptr, row.columns, 0.0);
+  const AlignedFloats none = padded_offsets(nullptr, row.columns, 0.0);
   const auto workers = static_cast<std::size_t>(std::max(threads, 1));
   std::vector<double> sums(workers);
-  for_each_chunk(workers, threads, padded(row.columns), [&](std::size_t worker, float* out) {
+  const std::size_t width = padded(row.columns);
+  for_each_chunk(workers, threads, 2 * width, [&](std::size_t worker, float* out) {
+    float* scores = out + width;
+    std::memcpy(scores, row.data, row.columns * row.item());
     for (std::size_t i = 0; i < repeats; ++i) {
-      sums[worker] += kernels.exponentials[row.index()](row.data, none.data(), row.columns, 1.0f, 0.0f, 0, out);
+      sums[worker] += kernels.exponentials[row.index()](scores, none.data(), row.columns, 1.0f, 0.0f, 0, out);
     }
   });
   double sum = 0.0;

@@ -35,8 +35,8 @@ bool is_infinite(float value) {  // by its bits: the compiler is told that there
 
 }  // namespace
 
-std::vector<float> padded_offsets(const double* offsets, std::size_t columns, double scale) {
-  std::vector<float> result(padded(columns), -std::numeric_limits<float>::infinity());
+AlignedFloats padded_offsets(const double* offsets, std::size_t columns, double scale) {
+  AlignedFloats result(padded(columns), -std::numeric_limits<float>::infinity());
   for (std::size_t i = 0; i < columns; ++i) result[i] = offsets ? static_cast<float>(offsets[i] * scale) : 0.0f;
   return result;
 }

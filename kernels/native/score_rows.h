@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <new>
 #include <vector>
 
 #include "score_kernels.h"
@@ -27,7 +28,23 @@ struct ScoreMatrix {
 inline std::size_t padded(std::size_t columns) { return (columns + kScorePadding - 1) / kScorePadding * kScorePadding; }
 
 // Offsets times a scale as floats, and -inf in the padding; zeros without offsets.
-std::vector<float> padded_offsets(const double* offsets, std::size_t columns, double scale);
+// Begins at a cache line, so that no vector that is loaded lies across two.
+template <class Value>
+struct LineAllocator {
+  typedef Value value_type;
+  LineAllocator() = default;
+  template <class Other>
+  LineAllocator(const LineAllocator<Other>&) {}
+  Value* allocate(std::size_t count) {
+    return static_cast<Value*>(::operator new(sizeof(Value) * count, std::align_val_t{64}));
+  }
+  void deallocate(Value* memory, std::size_t) { ::operator delete(memory, std::align_val_t{64}); }
+  bool operator==(const LineAllocator&) const { return true; }
+  bool operator!=(const LineAllocator&) const { return false; }
+};
+typedef std::vector<float, LineAllocator<float>> AlignedFloats;
+
+AlignedFloats padded_offsets(const double* offsets, std::size_t columns, double scale);
 
 // Exponentials of a row, divided by a power of two that keeps them within what a float holds.
 struct RowPower {
