@@ -10,7 +10,7 @@ from fasttrain.base.errors import ConfigError, FasttrainError
 from fasttrain.recipes.graph import Stage, ordered, stage_name
 from fasttrain.recipes.kind import TYPES, Kind
 from fasttrain.recipes.kinds import find_kind
-from fasttrain.recipes.load import merge
+from fasttrain.recipes.load import merge, without_none
 from fasttrain.recipes.references import (
     ABSENT,
     ExternalFile,
@@ -133,9 +133,11 @@ class _Expansion:
         for settings in given if isinstance(given, list) else [given]:
             if not isinstance(settings, dict):
                 raise ConfigError(f"stage {name}: with: must be a mapping of settings, not {settings!r}")
-            beneath = merge(beneath, settings)
-        body = resolve(merge(beneath, body), lookup)
+            beneath = merge(beneath, settings, keeps_none=True)
+        body = resolve(merge(beneath, body, keeps_none=True), lookup)
         body = {key: value for key, value in body.items() if value is not ABSENT}
+        if "config" not in body:  # there is nothing beneath to take from
+            body = without_none(body)
         return Stage(name, template, labels, self.kinds[template], head, body)
 
     # --- references -------------------------------------------------------------------------------------------------

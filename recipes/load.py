@@ -47,13 +47,16 @@ def find_recipe(where: str | Path) -> Path:
     raise ConfigError(f"{where}: no such file, and no recipe of that name; {nearest_name(str(where), list(found))}")
 
 
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` put in, mapping by mapping; None takes a key away."""
+def merge(base: dict[str, Any], over: dict[str, Any], *, keeps_none: bool = False) -> dict[str, Any]:
+    """`base` with the values of `over` put in, mapping by mapping; None takes a key away.
+
+    With `keeps_none` it stays, to take the key away from what the result is put into.
+    """
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
-        elif value is None:
+            merged[key] = merge(merged[key], value, keeps_none=keeps_none)
+        elif value is None and not keeps_none:
             merged.pop(key, None)
         else:
             merged[key] = value
