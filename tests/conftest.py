@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Examples have no time limit of their own: what takes long on a busy machine is not wrong.
+settings.register_profile("fasttrain", deadline=None)
+settings.load_profile("fasttrain")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,7 +52,7 @@ def values(draw: st.DrawFn, spec: fmt.FieldSpec) -> Any:
     return draw(kinds[spec.type_id])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), drawn=st.lists(fields(), min_size=1, max_size=7), count=st.integers(1, 12))
 def test_any_set_of_fields(tmp_path: Path, data: st.DataObject, drawn: list[fmt.FieldSpec], count: int) -> None:
     specs = [fmt.FieldSpec(f"field {i}", spec.type_id, spec.shape, spec.dtype) for i, spec in enumerate(drawn)]

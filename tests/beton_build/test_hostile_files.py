@@ -108,7 +108,7 @@ def test_damaged_footers(good: Path, field: int) -> None:
         BetonReader(good)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_cut_short_anywhere(good: Path, share: float) -> None:
     data = good.read_bytes()
@@ -124,7 +124,7 @@ def test_cut_by_whole_table_records(good: Path) -> None:
         BetonReader(good)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damaged_byte_goes_unnoticed(good: Path, data: st.DataObject) -> None:
     """One wrong byte in head, trailer or table is an error, or changes nothing that is read."""
@@ -148,7 +148,7 @@ def test_no_damaged_byte_goes_unnoticed(good: Path, data: st.DataObject) -> None
     use_everything(good)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(row=st.integers(0, N - 1), pointer=st.integers(0, 2**64 - 1), size=st.integers(0, 2**64 - 1))
 def test_foreign_files_with_wild_pointers(good: Path, row: int, pointer: int, size: int) -> None:
     """Without a trailer there are no checksums: every pointer and size must be checked."""

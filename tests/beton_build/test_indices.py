@@ -245,7 +245,7 @@ def use_everything(path: Path) -> None:
             reader.index_bytes(row)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 200), min_size=4, max_size=4))
 def test_hostile_sizes_stay_inside_of_the_file(small: Path, sizes: list[int]) -> None:
     use_everything(small)
@@ -258,7 +258,7 @@ def test_hostile_sizes_stay_inside_of_the_file(small: Path, sizes: list[int]) ->
         raise BetonError("sizes that are right, or 0")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(["index_sizes", "index_xxh3"]), place=st.integers(0, 31), value=st.integers(1, 255))
 def test_no_damaged_byte_of_the_sections_goes_unnoticed(small: Path, name: str, place: int, value: int) -> None:
     data = bytearray(small.read_bytes())

@@ -238,7 +238,7 @@ def test_a_hostile_header(plain: Path) -> None:
             BetonReader(plain)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offsets=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 400), min_size=N + 1, max_size=N + 1))
 def test_hostile_offsets_stay_inside_of_the_file(plain: Path, offsets: list[int]) -> None:
     """Their checksums right, so that only the bounds are left to save the reader."""
@@ -259,7 +259,7 @@ def test_hostile_offsets_stay_inside_of_the_file(plain: Path, offsets: list[int]
         raise BetonError("offsets that happen to be of no length, or right")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255))
 def test_no_damaged_byte_goes_unnoticed(plain: Path, share: float, value: int) -> None:
     if not sidecar_path(plain).exists():

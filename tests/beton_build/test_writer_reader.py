@@ -55,7 +55,7 @@ def read_by_the_book(path: Path) -> list[tuple[int, int, int, bytes, int]]:
 ids = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), max_size=12, unique=True)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids.filter(bool), st.integers(0, 1000))
 def test_round_trip(tmp_path: Path, names: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -149,6 +149,13 @@ def test_several_mappings_lie_one_beneath_the_next():
     assert stages["train"].body == {"size": 8, "optimizer": {"name": "sgd", "lr": 2}}
 
 
+def test_null_takes_a_setting_away_from_the_mappings_beneath_and_from_the_named_file():
+    for config, size in ((), {}), (("config",), {"size": None}):
+        named = dict.fromkeys(config, "cifar10")
+        stages = expanded({"train": {"kind": "train", "with": [{"size": 64, "lr": 1}, {"size": None}], **named}})
+        assert stages["train"].body == {"lr": 1, **size, **named}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -78,6 +78,8 @@ def test_settings_of_a_named_file_count_as_if_they_were_written_out(tmp_path: Pa
     (tmp_path / "base.yaml").write_text("epochs: 3\noptimizer: {lr: 0.1, momentum: 0.9}\n")
     named = {"config": str(tmp_path / "base.yaml"), "optimizer": {"lr": 0.2}}
     assert key_of(named) == key_of({"epochs": 3, "optimizer": {"lr": 0.2, "momentum": 0.9}})
+    named["epochs"] = None  # as if the file did not say it
+    assert key_of(named) == key_of({"optimizer": {"lr": 0.2, "momentum": 0.9}})
 
 
 def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Calls:
         return self.parts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["f2", "f4", ">f8", "i8", "u1", "?", "U5", "S3"]),
     st.lists(st.integers(0, 3), min_size=1, max_size=3),
@@ -87,7 +87,7 @@ def test_torch_tensors_get_a_sentence_of_their_own():
         load_pickle(io.BytesIO(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n."))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_damage_is_a_sentence_or_harmless(position, byte):
     content = bytearray(pickle.dumps({"a": np.arange(6, dtype=np.float32), "b": np.float64(1)}, 4))

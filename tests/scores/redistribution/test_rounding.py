@@ -17,7 +17,7 @@ from fasttrain.scores.redistribution.sinkhorn import solve
 from tests.scores.plan_cases import biased, log_softmax, rounded, table_of
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(2, 3), st.integers(0, 1000))
 def test_exact_rounding_is_the_best_of_all_assignments(samples, classes, seed):
     values = log_softmax(np.random.default_rng(seed).normal(size=(samples, classes)))
@@ -32,7 +32,7 @@ def test_exact_rounding_is_the_best_of_all_assignments(samples, classes, seed):
     assert values[np.arange(samples), labels].sum() == pytest.approx(best)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(0, 1000), st.booleans())
 def test_greedy_rounding_keeps_the_bounds(samples, classes, seed, equality):
     generator = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def test_greedy_and_exact_give_balanced_counts_from_the_plan():
         assert (report["count_min"], report["count_max"]) == (40, 40)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 6), st.integers(2, 3), st.integers(0, 1000))
 def test_exact_rounding_under_intervals_is_the_best_of_all(samples, classes, seed):
     generator = np.random.default_rng(seed)
@@ -115,7 +115,7 @@ def test_exact_labels_are_as_good_as_a_linear_program(low, high, candidates, eps
     assert result.gap < 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 25), st.integers(1, 7), st.integers(0, 10_000), st.booleans())
 def test_exact_labels_of_any_problem_are_the_best(samples, classes, seed, zeros):
     """One candidate a sample at first, wild prices, and scores of -inf: the flow has to find more by itself."""

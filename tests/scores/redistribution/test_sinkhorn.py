@@ -14,7 +14,7 @@ from fasttrain.scores.redistribution.sinkhorn import solve
 from tests.scores.plan_cases import biased, log_softmax, plan
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 33), st.sampled_from([np.float16, np.float32, np.float64]), st.integers(0, 9))
 def test_column_sums_agree_with_float64(samples, classes, dtype, seed):
     generator = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def test_the_dual_never_falls(low, high):
     assert values[-1] > values[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(0, 1000))
 def test_the_shift_is_the_best_constant(classes, seed):
     generator = np.random.default_rng(seed)
@@ -159,7 +159,7 @@ def test_balanced_plans_are_those_of_pot():
         np.testing.assert_allclose(plan(log_probs, result), expected, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 10_000), st.booleans(), st.booleans())
 def test_balanced_plans_of_odd_problems_are_those_of_pot(samples, classes, seed, twice, empty):
     """Fewer samples than classes, one class, duplicate rows, and classes that get nothing (POT is given the others)."""
@@ -249,7 +249,7 @@ def test_the_dual_bounds_every_plan_from_above():
 # --- odd problems ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 10_000), st.booleans(), st.booleans())
 def test_any_problem_converges_within_its_bounds(samples, classes, seed, twice, empty):
     """Fewer samples than classes, one class, duplicate rows, and classes that get nothing are all included."""
@@ -274,7 +274,7 @@ def test_any_problem_converges_within_its_bounds(samples, classes, seed, twice, 
         np.testing.assert_array_equal(p[::2], p[1::2])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(0, 1000), st.sampled_from([None, 0.2, 3.0]), st.sampled_from([None, 0.5]))
 def test_the_constant_is_the_best_for_every_kind_of_marginals(classes, seed, relax, max_shift):
     generator = np.random.default_rng(seed)

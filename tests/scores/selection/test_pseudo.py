@@ -65,7 +65,7 @@ def naive(rules: PseudoRules, names, ids, labels, confidence, margin) -> set[str
     return kept
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     rows=st.integers(1, 40),
     seed=st.integers(0, 1000),

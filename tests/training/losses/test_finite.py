@@ -20,7 +20,7 @@ HEADS = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(list(KINDS)),
     head=st.sampled_from(HEADS),
