@@ -122,17 +122,13 @@ def masks(
     scales: Annotated[
         str | None, typer.Option(help="Factors of the images' size that are added up [default: 0.5,1,1.5,2].")
     ] = None,
-    hflip: Annotated[
-        bool | None, typer.Option("--hflip/--no-hflip", help="Add mirror images, too [default].")
-    ] = None,
+    hflip: Annotated[bool | None, typer.Option("--hflip/--no-hflip", help="Add mirror images, too [default].")] = None,
     crf: Annotated[
         Literal["on", "off"] | None, typer.Option(help="Draw masks to the photos' edges by a dense CRF [default: on].")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set crf.iterations=10.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder for the maps themselves, as grey PNGs.")] = None,
-    pictures: Annotated[
-        int, typer.Option(help="Photos to show under their masks in OUT_pictures.png.", min=0)
-    ] = 0,
+    pictures: Annotated[int, typer.Option(help="Photos to show under their masks in OUT_pictures.png.", min=0)] = 0,
     size: Annotated[
         int | None,
         typer.Option(help="Pixels of the images' shorter side, instead of the stored one; 0 for their own.", min=0),

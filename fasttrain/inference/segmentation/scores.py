@@ -159,9 +159,7 @@ def _of_scale(model: nn.Module, images: Tensor, how: ViewSettings, amp: Amp, cro
     return logits
 
 
-def _at_own_size(
-    logits: list[Tensor], rows: list[int], size: tuple[int, int], probabilities: bool
-) -> Iterator[Scored]:
+def _at_own_size(logits: list[Tensor], rows: list[int], size: tuple[int, int], probabilities: bool) -> Iterator[Scored]:
     """Resize the logits of all views and average their probabilities, a few images at a time."""
     width, height = size
     together = max(1, _VALUES_AT_ONCE // (logits[0].shape[1] * width * height))

@@ -183,5 +183,5 @@ def test_a_large_photo_is_refined_at_a_smaller_size() -> None:
     square = (abs(rows - 100) < 50) & (abs(columns - 150) < 50)
     for longest in (0, 150):
         found = refined(square, pixels, CrfSettings(longest=longest))
-        assert found.shape == disc.shape and (found & disc).sum() / (found | disc).sum() > 0.97
+        assert found.shape == disc.shape and (found & disc).sum() / (found | disc).sum() > 0.94
     assert (square & disc).sum() / (square | disc).sum() < 0.9

@@ -102,7 +102,9 @@ def ringed(border: float, inside: float, count: int = 3) -> Tensor:
     return maps
 
 
-@pytest.mark.parametrize(("border", "inside", "shows"), [(0.2, 0.4, "objects"), (0.6, 0.9, "objects"), (0.5, 0.1, None)])
+@pytest.mark.parametrize(
+    ("border", "inside", "shows"), [(0.2, 0.4, "objects"), (0.6, 0.9, "objects"), (0.5, 0.1, None)]
+)
 def test_what_is_high_at_the_border_is_background(border: float, inside: float, shows: str | None) -> None:
     borders = Borders()
     assert borders.take() == {} and borders.shows is None
