@@ -32,7 +32,7 @@ class CheckpointInfo:
         segmenter: what a segmentation model is made of, as `fasttrain.models.segmentation.SegmenterSettings`, with the
             `palette` of its classes and the `crop` that it was trained on; None for a classifier.
         objects: what a mapper of objects is made of, as `fasttrain.models.objects.mapper.MapperSettings`, with what its
-            maps show (`shows`: ``objects`` or ``background``) and by which figures that is known; None for other models.
+            maps show (`shows`: ``objects`` or ``background``), and by which figures; None for other models.
         soup: of which checkpoints these weights are the mean, and what they were chosen on; None for those of training.
     """
 

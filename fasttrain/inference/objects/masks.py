@@ -87,8 +87,8 @@ def write_object_masks(
     """
     out, started = Path(out), time.monotonic()
     # Read by all ranks before any of them writes.
-    files, todo = _to_do(data, ids, out)
-    require_agreement({"list of images": sorted(map(str, files.values())), "checkpoint": opened.weights_hash})
+    files, todo, fingerprint = _to_do(data, ids, out)
+    require_agreement({"data set": fingerprint, "list of ids": len(files), "checkpoint": opened.weights_hash})
     _sign(out, {"checkpoint": opened.weights_hash, "size": opened.view.size, "settings": how.model_dump(mode="json")})
     tally, skipped = _Tally(), []
     if todo:
@@ -147,16 +147,17 @@ class _Writer:
         return float(mask.mean())
 
 
-def _to_do(data: Data, ids: Sequence[str] | None, out: Path) -> tuple[dict[int, PurePosixPath], list[int]]:
-    """Where the mask of each row goes, and the rows whose masks are not there, the same on all ranks."""
+def _to_do(data: Data, ids: Sequence[str] | None, out: Path) -> tuple[dict[int, PurePosixPath], list[int], str]:
+    """Where the mask of each row goes, the rows whose masks are not there, the same on all ranks, and the fingerprint
+    of the data set."""
     rows = by_size(data, ids)
     dataset = open_dataset(data)
     try:
-        files = mask_files(rows.tolist(), dataset.string_ids(rows), dataset.name)
+        files, fingerprint = mask_files(rows.tolist(), dataset.string_ids(rows), dataset.name), dataset.fingerprint
     finally:
         dataset.close()
     missing = [row for row, file in files.items() if not (out / file).is_file()] if is_main() else []
-    return files, gather_on_all(missing)[0]
+    return files, gather_on_all(missing)[0], fingerprint
 
 
 def _sign(out: Path, made_by: dict[str, Any]) -> None:

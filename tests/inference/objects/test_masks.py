@@ -38,9 +38,18 @@ PLAIN = ObjectMaskSettings(crf=None, scales=(1.0,), hflip=False)
 def opened(things: Path, tmp_path_factory: pytest.TempPathFactory) -> OpenedMapper:
     """A mapper that has seen the discs of `things`."""
     values = {
-        **{"data": str(things / "images"), "model": "test_resnet", "stride": 8, "size": 64, "epochs": 8, "seed": 1},
-        **{"out": str(tmp_path_factory.mktemp("mapper")), "batch_size": 12, "device": "cpu", "threads": 1},
-        **{"optimizer": {"lr": 0.02}, "winograd": "off"},
+        "data": str(things / "images"),
+        "model": "test_resnet",
+        "stride": 8,
+        "size": 64,
+        "epochs": 8,
+        "batch_size": 12,
+        "seed": 1,
+        "out": str(tmp_path_factory.mktemp("mapper")),
+        "device": "cpu",
+        "threads": 1,
+        "optimizer": {"lr": 0.02},
+        "winograd": "off",
     }
     return open_mapper(train_mapper(load_settings(ObjectSettings, values, "objects train")).run)
 
@@ -86,7 +95,11 @@ def test_maps_are_added_up_over_views_and_divided_by_their_maximum(
     with open_views(things / "images", 2, opened.view, how, ids, threads=1) as loaders:
         batches = [next(iter(loader)) for loader in loaders]
         with open_views(things / "images", 2, opened.view, how, ids, threads=1) as again:
-            found = {row: one for mapped in map_images(opened, again, how) for row, one in zip(*_parts(mapped))}
+            found = {
+                row: one
+                for mapped in map_images(opened, again, how)
+                for row, one in zip(mapped.rows, mapped.maps, strict=True)
+            }
         sizes = loaders[0].dataset.sizes(np.array(sorted(found)))
     for row, (wide, high) in zip(sorted(found), sizes.tolist(), strict=True):
         total = torch.zeros(1, 1, high, wide)
@@ -100,22 +113,17 @@ def test_maps_are_added_up_over_views_and_divided_by_their_maximum(
         torch.testing.assert_close(found[row], (total / total.max())[0, 0], rtol=1e-4, atol=1e-5)
 
 
-def _parts(mapped: Any) -> tuple[list[int], torch.Tensor]:
-    return mapped.rows, mapped.maps
-
-
 def test_either_sign_gives_the_same_masks(opened: OpenedMapper, things: Path, tmp_path: Path) -> None:
     one = replace(opened, shows="objects")
     written(one, things, tmp_path / "one", PLAIN)
-    for parameter in opened.module.head.parameters():
-        parameter.data.neg_()  # of the convolution alone, or the norm alone, would do; of both together the bias
-    opened.module.head.conv.weight.data.neg_()  # type: ignore[union-attr, operator]
+    norm = opened.module.head.get_submodule("norm")
+    for parameter in norm.parameters():
+        parameter.data.neg_()  # so that each map is 1 minus what it was
     try:
         written(replace(opened, shows="background"), things, tmp_path / "other", PLAIN)
         written(one, things, tmp_path / "wrong", PLAIN)
     finally:
-        opened.module.head.conv.weight.data.neg_()  # type: ignore[union-attr, operator]
-        for parameter in opened.module.head.parameters():
+        for parameter in norm.parameters():
             parameter.data.neg_()
     first, other, wrong = (read(tmp_path / name) for name in ("one", "other", "wrong"))
     assert np.mean([(first[name] == other[name]).mean() for name in first]) > 0.999
@@ -146,7 +154,7 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(
     assert (again["made"], again["object_share"]) == (0, None)
     for other in (opened, replace(opened, weights_hash="0" * 16)):
         how = PLAIN if other is not opened else PLAIN.model_copy(update={"threshold": 0.4})
-        with pytest.raises(ConfigError, match="holds masks of another (settings|checkpoint) already"):
+        with pytest.raises(ConfigError, match=r"holds masks of another (settings|checkpoint) already"):
             written(other, things, tmp_path / "masks", how)
     assert json.loads((tmp_path / "masks" / "objects.json").read_text())["settings"]["threshold"] == 0.55
 

@@ -36,11 +36,9 @@ def test_a_run_says_what_its_maps_show(settings: Make, capsys: pytest.CaptureFix
     assert (result.border, result.inside) == (records[-1]["border"], records[-1]["inside"])
     assert result.shows == ("background" if result.border > result.inside else "objects")
     assert f"so high values are {result.shows}" in capsys.readouterr().err
+    figures = {"border": result.border, "inside": result.inside}
     stored = read_metadata(result.checkpoint)["objects"]
-    assert stored == {
-        **{"model": "test_resnet", "stride": 16, "shows": result.shows},
-        **{"border": result.border, "inside": result.inside},
-    }
+    assert stored == {"model": "test_resnet", "stride": 16, "shows": result.shows, **figures}
     opened = open_mapper(result.run)
     assert opened.shows == result.shows and opened.view.size == 0
     assert opened.module.maps(torch.randn(1, 3, 64, 96)).shape == (1, 1, 4, 6)
@@ -73,8 +71,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_and_figures(
         patched.setattr(Stepper, "step", step)
         with pytest.raises(TrainingError, match="stopped by SIGTERM"):
             train_mapper(stopped)
-    assert load_state(stopped_state := RunFolder(stopped.out).path / STATE)["position"]["step"] == stop_after % 3
-    assert stopped_state.is_file()
+    assert load_state(RunFolder(stopped.out).path / STATE)["position"]["step"] == stop_after % 3
     resumed = train_mapper(stopped, resume=True)
     expected, found = read_state_dict(whole.checkpoint), read_state_dict(resumed.checkpoint)
     assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
