@@ -4,8 +4,8 @@ Writes ``benchmarks/results/dense_crf.json`` and prints a table.
 
 python benchmarks/dense_crf.py PHOTOS [--count 8] [--side 448] [--rounds 5] [--out FILE]
 
-Each photo is resized to `side` x `side` pixels, and its middle square is the mask. All of it runs on one thread. The sum
-over all pairs is taken of the photo at `PAIRS_SIDE` pixels.
+Each photo is resized to `side` x `side` pixels, and its middle square is the mask. All of it runs on one thread. The
+sum over all pairs is taken of the photo at `PAIRS_SIDE` pixels.
 """
 
 import argparse

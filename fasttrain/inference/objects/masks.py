@@ -90,7 +90,8 @@ def write_object_masks(
     files, todo, fingerprint = _to_do(data, ids, out)
     require_agreement({"data set": fingerprint, "list of ids": len(files), "checkpoint": opened.weights_hash})
     _sign(out, {"checkpoint": opened.weights_hash, "size": opened.view.size, "settings": how.model_dump(mode="json")})
-    tally, skipped = _Tally(), []
+    tally = _Tally()
+    skipped: list[dict[str, str]] = []
     if todo:
         options = {**options, "device": device, "threads": threads}
         with open_views(data, batch_size, opened.view, how.views, todo, **options) as loaders:

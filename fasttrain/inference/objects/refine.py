@@ -21,9 +21,9 @@ def refined(mask: np.ndarray, pixels: np.ndarray, crf: CrfSettings) -> np.ndarra
     longer = max(height, width)
     if not crf.longest or longer <= crf.longest:
         return _shares(mask, pixels, crf) > 0.5
-    size = tuple(max(1, round(side * crf.longest / longer)) for side in (width, height))
-    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-    small_mask = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+    wide, tall = (max(1, round(side * crf.longest / longer)) for side in (width, height))
+    small = np.asarray(Image.fromarray(pixels).resize((wide, tall), Image.Resampling.BILINEAR))
+    small_mask = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((wide, tall), Image.Resampling.NEAREST)) > 0
     shares = Image.fromarray(_shares(small_mask, small, crf))
     return np.asarray(shares.resize((width, height), Image.Resampling.BILINEAR)) > 0.5
 
