@@ -41,7 +41,7 @@ def open_lattice(features: np.ndarray, *, backend: Backend | None = None) -> Lat
 
     Args:
         features: (N, d) float32, d from 1 to 8: places of the points, divided by the filter's standard deviations.
-        backend: ``native`` (C++) or ``plain`` (NumPy, some ten times as slow); None for the faster one that is there.
+        backend: ``native`` (C++) or ``plain`` (NumPy, several times as slow); None for the faster one that is there.
 
     Raises:
         ValueError: shape or type do not fit, a feature is not finite, or further from 0 than 16 bits can count.

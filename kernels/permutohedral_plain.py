@@ -17,9 +17,10 @@ class Lattice:
         corner, rank, self._weights = _simplices(features)
         dimensions = features.shape[1]
         keys = np.stack([_keys(corner, rank, remainder) for remainder in range(dimensions + 1)], 1)
-        found, places = np.unique(keys.reshape(-1, dimensions), axis=0, return_inverse=True)
+        codes, digits = _codes(keys.reshape(-1, dimensions))
+        found, places = np.unique(codes, return_inverse=True)
         self._places = places.reshape(len(features), dimensions + 1)
-        self._next = [_neighbours(found, axis) for axis in range(dimensions + 1)]
+        self._next = [_neighbours(found, digits, axis) for axis in range(dimensions + 1)]
 
     @property
     def vertices(self) -> int:
@@ -79,10 +80,26 @@ def _keys(corner: np.ndarray, rank: np.ndarray, remainder: int) -> np.ndarray:
     return keys
 
 
-def _neighbours(keys: np.ndarray, axis: int) -> np.ndarray:
-    """(M,) int64: the vertex that follows each one along an axis, -1 where there is none."""
-    wanted = keys - 1
-    if axis < keys.shape[1]:
-        wanted[:, axis] += keys.shape[1] + 1
-    number = {key.tobytes(): place for place, key in enumerate(keys)}
-    return np.array([number.get(key.tobytes(), -1) for key in wanted], np.int64)
+def _codes(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) int64: one number for each of the keys (K, d), and what a step along each coordinate changes it by, (d,)."""
+    margin = keys.shape[1] + 1  # further than neighbours are away
+    least = keys.min(0) - margin
+    spans = keys.max(0) + margin - least + 1
+    if spans.astype(np.float64).prod() >= 2.0**62:
+        raise ValueError("features lie too far from each other for NumPy; take larger standard deviations")
+    digits = np.concatenate([[1], np.cumprod(spans[:-1])])
+    return (keys - least) @ digits, digits
+
+
+def _neighbours(codes: np.ndarray, digits: np.ndarray, axis: int) -> np.ndarray:
+    """(M,) int64: the vertex that follows each one along an axis, -1 where there is none.
+
+    Args:
+        codes: (M,) of the vertices, rising.
+    """
+    step = -digits.sum()
+    if axis < len(digits):
+        step += (len(digits) + 1) * digits[axis]
+    wanted = codes + step
+    places = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
+    return np.where(codes[places] == wanted, places, -1)

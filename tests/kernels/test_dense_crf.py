@@ -47,7 +47,7 @@ def test_native_and_plain_lattices_are_the_same(points, dimensions, channels):
     if not permutohedral.native_there():
         pytest.skip("the native kernels were not built")
     generator = np.random.default_rng(points)
-    features = generator.normal(0, 4, (points, dimensions)).astype(np.float32)
+    features = generator.normal(0, 8 / dimensions, (points, dimensions)).astype(np.float32)
     values = generator.normal(size=(points, channels)).astype(np.float32)
     native, plain = (permutohedral.open_lattice(features, backend=name) for name in ("native", "plain"))
     assert native.vertices == plain.vertices
