@@ -258,6 +258,29 @@ KINDS: tuple[Kind, ...] = (
         sees_target=True,
     ),
     _training(
+        "objects_train",
+        ("objects", "train"),
+        inputs=(
+            Input("data", _DATA, many=True, required=True),
+            Input("ids", (IDS, LABELS)),
+            Input("weights", _MODELS),
+        ),
+        outputs=(),
+        same_classes=(),
+        known_classes=(),
+    ),
+    _of_a_model(
+        "objects_masks",
+        ("objects", "masks"),
+        (
+            Output("masks", MASKS, "masks", "--out"),
+            Output("classes", CLASSES, "masks/classes.txt"),
+            Output("pictures", PICTURES, "masks_pictures.png", when=_given("pictures")),
+        ),
+        models=(CHECKPOINT,),
+        tells_classes=False,
+    ),
+    _training(
         "pretrain",
         ("pretrain",),
         inputs=(

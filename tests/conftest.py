@@ -78,3 +78,24 @@ def colour_masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masks = find_masks(samples, MaskRule(("red", "green", "blue")), root=root / "labels")
     build(samples, root / "pairs.beton", BuildOptions.model_validate({"mode": "raw", "workers": 1}), masks)
     return root
+
+
+@pytest.fixture(scope="session")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``images`` and ``masks``: 24 photos in two class folders, of a red or a blue disc somewhere near
+    the middle of a grey noise, and where the disc is (0 and 1); two sizes."""
+    root = tmp_path_factory.mktemp("things")
+    generator = np.random.default_rng(0)
+    for number in range(24):
+        name = ("red", "blue")[number % 2]
+        wide, high = ((72, 64), (64, 80))[number // 2 % 2]
+        rows, columns = np.mgrid[:high, :wide]
+        middle = (high / 2 + generator.uniform(-6, 6), wide / 2 + generator.uniform(-6, 6))
+        disc = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < generator.uniform(16, 20) ** 2
+        pixels = generator.integers(90, 140, (high, wide, 3), np.uint8)
+        pixels[disc] //= 4
+        pixels[..., 0 if name == "red" else 2][disc] += 180
+        for folder, picture in (("images", pixels), ("masks", disc.astype(np.uint8))):
+            (root / folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(root / folder / name / f"{number:02}.png")
+    return root

@@ -21,6 +21,7 @@ from fasttrain.cli import (
     ensemble,
     masks,
     models,
+    objects,
     pretrain,
     pseudo,
     recipe,
@@ -42,7 +43,7 @@ app = typer.Typer(
 
 
 _GROUPS: tuple[ModuleType, ...] = (
-    *(data, corrupt, masks, models, pretrain, segment, soup, scores, ensemble, redistribute, pseudo, recipe),
+    *(data, corrupt, masks, models, pretrain, segment, objects, soup, scores, ensemble, redistribute, pseudo, recipe),
     *(runs, bench, doctor, demo),
 )
 for _group in _GROUPS:

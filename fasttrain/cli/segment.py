@@ -34,6 +34,7 @@ from fasttrain.cli.training_options import (
     TrainIdsOption,
     ValIdsOption,
     ValOption,
+    factors_of,
     given_options,
     named_pairs,
     one_or_many,
@@ -281,11 +282,7 @@ def _views(mode: str, crop: int | None, stride: int | None, scales: str, hflip: 
     from fasttrain.base.config import load_settings
     from fasttrain.inference.segmentation.scores import ViewSettings
 
-    try:
-        factors = [float(part) for part in scales.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{scales!r} is no list such as 0.75,1,1.25", param_hint="--scales") from None
-    values = {"mode": mode, "crop": crop, "stride": stride, "scales": factors, "hflip": hflip}
+    values = {"mode": mode, "crop": crop, "stride": stride, "scales": factors_of(scales), "hflip": hflip}
     return load_settings(ViewSettings, values, "views")
 
 

@@ -95,6 +95,14 @@ def one_or_many(values: list[str] | None) -> str | list[str] | None:
     return values[0] if values and len(values) == 1 else values or None
 
 
+def factors_of(scales: str) -> list[float]:
+    """The factors of ``--scales``."""
+    try:
+        return [float(part) for part in scales.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{scales!r} is no list such as 0.75,1,1.25", param_hint="--scales") from None
+
+
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over` put in, group by group."""
     merged = dict(base)

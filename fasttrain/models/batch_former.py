@@ -1,14 +1,12 @@
 """BatchFormer: the images of a batch learn from each other, in training alone."""
 
-from typing import Any
-
-import torch
 from pydantic import Field
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from fasttrain.base.config import Settings
 from fasttrain.base.errors import ConfigError
 from fasttrain.base.process import rank, world_size
+from fasttrain.models.across_ranks import of_all_ranks
 
 
 class BatchFormerSettings(Settings):
@@ -55,29 +53,7 @@ class BatchFormer(nn.Module):
         if not (self.across_ranks and world_size() > 1):
             result: Tensor = self.encoder(features[:, None])[:, 0]
             return result
-        everywhere = _of_all_ranks(features.float()).to(features.dtype)
+        everywhere = of_all_ranks(features.float()).to(features.dtype)
         own = slice(rank() * len(features), (rank() + 1) * len(features))
         result = self.encoder(everywhere[:, None])[own, 0]
         return result
-
-
-@torch.compiler.disable  # the gradient's way back over the ranks is not for a compiler
-def _of_all_ranks(own: Tensor) -> Tensor:
-    everywhere: Tensor = _AllGather.apply(own)
-    return everywhere
-
-
-class _AllGather(torch.autograd.Function):
-    """(B, D) of each rank to (W * B, D), in the order of the ranks; gradients go back to where features came from."""
-
-    @staticmethod
-    def forward(context: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(world_size())]
-        distributed.all_gather(parts, own.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        distributed.all_reduce(total)
-        return total.chunk(world_size())[rank()]

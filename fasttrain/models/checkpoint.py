@@ -31,6 +31,8 @@ class CheckpointInfo:
         train_counts: samples of each class in the training data (segmentation: pixels); None if unknown.
         segmenter: what a segmentation model is made of, as `fasttrain.models.segmentation.SegmenterSettings`, with the
             `palette` of its classes and the `crop` that it was trained on; None for a classifier.
+        objects: what a mapper of objects is made of, as `fasttrain.models.objects.mapper.MapperSettings`, with what its
+            maps show (`shows`: ``objects`` or ``background``), and by which figures; None for other models.
         soup: of which checkpoints these weights are the mean, and what they were chosen on; None for those of training.
     """
 
@@ -45,6 +47,7 @@ class CheckpointInfo:
     soup: dict[str, Any] | None = None
     train_counts: list[int] | None = None
     segmenter: dict[str, Any] | None = None
+    objects: dict[str, Any] | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any], path: str | Path) -> "CheckpointInfo":

@@ -79,6 +79,8 @@ def _open_checkpoint(path: Path, info: CheckpointInfo, model: str | None, size: 
         raise WeightsError(
             f"checkpoint {path} holds a segmentation model; use `fasttrain segment evaluate` or `predict`"
         )
+    if info.objects is not None:
+        raise WeightsError(f"checkpoint {path} maps objects and knows no classes; use `fasttrain objects masks`")
     if model is not None and model != info.model:
         raise WeightsError(f"checkpoint {path} holds a {info.model}, not a {model}; leave --model out")
     view = parse_view(info.eval_view)

@@ -4,6 +4,8 @@ from typing import Any
 
 from fasttrain.training.adaptation.task import Adaptation, AdaptSettings
 from fasttrain.training.classification import Classification
+from fasttrain.training.objects.settings import ObjectSettings
+from fasttrain.training.objects.task import ObjectMapping
 from fasttrain.training.pretraining.settings import PretrainSettings
 from fasttrain.training.pretraining.task import Pretraining
 from fasttrain.training.segmentation.settings import SegmentSettings
@@ -16,6 +18,7 @@ SETTINGS: dict[tuple[str, ...], type[RunSettings]] = {
     ("pretrain",): PretrainSettings,
     ("segment", "train"): SegmentSettings,
     ("segment", "adapt"): AdaptSettings,
+    ("objects", "train"): ObjectSettings,
 }
 
 
@@ -27,5 +30,7 @@ def task_of(settings: RunSettings) -> Task[Any]:
         return Segmentation(settings)
     if isinstance(settings, PretrainSettings):
         return Pretraining(settings)
+    if isinstance(settings, ObjectSettings):
+        return ObjectMapping(settings)
     assert isinstance(settings, TrainSettings)
     return Classification(settings)

@@ -11,6 +11,7 @@
 #include "jpeg_session.h"
 #include "jpeg_transcode.h"
 #include "loading_module.h"
+#include "permutohedral_module.h"
 #include "score_module.h"
 #include "winograd_module.h"
 
@@ -100,4 +101,5 @@ PYBIND11_MODULE(_native, module) {
   fasttrain::bind_augment(module);
   fasttrain::bind_scores(module);
   fasttrain::bind_winograd(module);
+  fasttrain::bind_permutohedral(module);
 }

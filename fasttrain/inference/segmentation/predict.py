@@ -19,7 +19,6 @@ from fasttrain.inference.forward import Amp
 from fasttrain.inference.segmentation.overlays import overlay
 from fasttrain.inference.segmentation.scores import ViewSettings, open_views, score_images
 from fasttrain.inference.skipped import report_skipped
-from fasttrain.loading.loader import Loader
 from fasttrain.loading.open_dataset import Data
 from fasttrain.models.segmentation.opened import OpenedSegmenter
 
@@ -66,7 +65,7 @@ def predict_masks(
     with open_views(data, batch_size, opened.view, how, ids, device=device, **options) as loaders:
         first = loaders[0]
         require_agreement({"data set": first.dataset.fingerprint, "checkpoint": opened.weights_hash})
-        files = mask_files(first)
+        files = mask_files(first.rows.tolist(), first.string_ids(first.rows), first.dataset.name)
         for scored in score_images(opened.module, loaders, how, amp=amp, crop=opened.crop):
             masks = _decide(scored.scores, threshold, counts)
             for row, mask in zip(scored.rows, masks.cpu().numpy(), strict=True):
@@ -95,18 +94,22 @@ def thresholded(probabilities: Tensor, threshold: float) -> Tensor:
     return torch.where(sure >= threshold, classes, IGNORE).to(torch.uint8)
 
 
-def mask_files(loader: Loader) -> dict[int, PurePosixPath]:
+def mask_files(rows: Sequence[int], names: Sequence[str], data: str) -> dict[int, PurePosixPath]:
     """Where the mask of each row goes, below a folder: its id, ending in ``.png``.
+
+    Args:
+        names: the ids of these rows.
+        data: what the data set is called in messages.
 
     Raises:
         ConfigError: two samples would share a file, or one would lie outside of the folder.
     """
     files: dict[int, PurePosixPath] = {}
     taken: dict[PurePosixPath, str] = {}
-    for row, name in zip(loader.rows.tolist(), loader.string_ids(loader.rows), strict=True):
+    for row, name in zip(rows, names, strict=True):
         place = PurePosixPath(name.replace("\\", "/")).with_suffix(".png") if name.strip("./\\ ") else None
         if place is None or place.is_absolute() or ".." in place.parts or "\0" in name:
-            raise ConfigError(f"sample {name!r} of {loader.dataset.name} cannot name a file within the folder")
+            raise ConfigError(f"sample {name!r} of {data} cannot name a file within the folder")
         if place in taken:
             raise ConfigError(
                 f"samples {taken[place]!r} and {name!r} would both be written as {place}; choose by --ids"

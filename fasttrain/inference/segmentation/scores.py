@@ -11,20 +11,21 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fasttrain.base.config import Settings, refuse_idle
-from fasttrain.base.console import progress
-from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, autocast
-from fasttrain.inference.memory import is_out_of_memory
 from fasttrain.inference.segmentation.forward import slide, whole
+from fasttrain.inference.segmentation.shown import explained, shown_by_size
 from fasttrain.loading.dataset import readable_sizes
 from fasttrain.loading.loader import Loader
 from fasttrain.loading.open_dataset import Data, open_dataset
-from fasttrain.loading.plan_segmentation import scaled_sizes
 from fasttrain.loading.segmentation_views import WholeView
 from fasttrain.loading.selection import select_rows
 from fasttrain.models.segmentation.segmenter import resized
 
 _VALUES_AT_ONCE = 1 << 27  # scores at full size: half a gigabyte
+_INSTEAD = (
+    "use a smaller --batch-size, or windows: --mode slide",
+    "show it windows of its own size: --mode slide --crop N",
+)
 
 
 class ViewSettings(Settings):
@@ -139,24 +140,12 @@ def score_images(
     """
     was_training = model.training
     model.eval()
-    first = loaders[0]
+    device = loaders[0].device
     try:
-        with progress(label, len(first) * first.batch_size) as bar:
-            for batches in zip(*loaders, strict=True):
-                valid = torch.stack([batch.valid for batch in batches]).all(0).cpu()
-                places = torch.nonzero(valid)[:, 0]
-                rows = batches[0].ids.cpu()[places].numpy()
-                sizes = first.dataset.sizes(rows) if len(rows) else np.empty((0, 2), np.int64)
-                for size in np.unique(sizes, axis=0):
-                    chosen = np.flatnonzero((sizes == size).all(1))
-                    views = [
-                        _cut(batch.images, places[chosen], loader.view, size)
-                        for loader, batch in zip(loaders, batches, strict=True)
-                    ]
-                    with _explained(len(chosen), size, first.device):
-                        logits = [one for images in views for one in _of_scale(model, images, how, amp, crop)]
-                    yield from _at_own_size(logits, rows[chosen].tolist(), size, probabilities)
-                bar.advance(len(valid))
+        for shown in shown_by_size(loaders, label):
+            with explained(shown, device, _INSTEAD):
+                logits = [one for images in shown.views for one in _of_scale(model, images, how, amp, crop)]
+            yield from _at_own_size(logits, shown.rows, shown.size, probabilities)
     finally:
         model.train(was_training)
 
@@ -170,36 +159,9 @@ def _of_scale(model: nn.Module, images: Tensor, how: ViewSettings, amp: Amp, cro
     return logits
 
 
-@contextmanager
-def _explained(count: int, size: np.ndarray, device: torch.device) -> Iterator[None]:
-    """Say in one sentence that memory did not suffice, or what the model cannot do with images of a size."""
-    try:
-        yield
-    except (RuntimeError, AssertionError, ValueError) as error:  # timm asserts, torch and others raise
-        what = f"{count} images of {size[0]}x{size[1]} pixels"
-        if is_out_of_memory(error):
-            raise ConfigError(
-                f"{what} do not fit into the memory of {device} at a time; use a smaller --batch-size, or windows: "
-                "--mode slide"
-            ) from None
-        if isinstance(error, RuntimeError):
-            raise
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ConfigError(
-            f"the model does not take {what} ({reason}); show it windows of its own size: --mode slide --crop N"
-        ) from None
-
-
-def _cut(images: Tensor, places: Tensor, view: Any, size: np.ndarray) -> Tensor:
-    """The images at `places` of a batch, without the rest of their frames."""
-    width, height = scaled_sizes(view, size[None])[0].tolist()
-    chosen = images if len(places) == len(images) else images[places.to(images.device)]
-    return chosen[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
-
-
-def _at_own_size(logits: list[Tensor], rows: list[int], size: np.ndarray, probabilities: bool) -> Iterator[Scored]:
+def _at_own_size(logits: list[Tensor], rows: list[int], size: tuple[int, int], probabilities: bool) -> Iterator[Scored]:
     """Resize the logits of all views and average their probabilities, a few images at a time."""
-    width, height = size.tolist()
+    width, height = size
     together = max(1, _VALUES_AT_ONCE // (logits[0].shape[1] * width * height))
     for start in range(0, len(rows), together):
         part = slice(start, start + together)

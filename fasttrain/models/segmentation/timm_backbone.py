@@ -28,7 +28,7 @@ class BackboneSegmenter(Segmenter):
         )
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        return [_channels_first(maps, count) for maps, count in zip(self.encoder(images), self.channels, strict=True)]
+        return [channels_first(maps, count) for maps, count in zip(self.encoder(images), self.channels, strict=True)]
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         return resized(self.head(features), size)
@@ -65,6 +65,6 @@ def _features(settings: SegmenterSettings, pretrained: bool) -> tuple[nn.Module,
     return module, module.feature_info.channels()  # type: ignore[union-attr, operator]
 
 
-def _channels_first(maps: Tensor, channels: int) -> Tensor:
+def channels_first(maps: Tensor, channels: int) -> Tensor:
     """Swin and its like give (B, h, w, channels)."""
     return maps if maps.shape[1] == channels else maps.permute(0, 3, 1, 2)

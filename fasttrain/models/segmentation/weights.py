@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasttrain.base.errors import WeightsError
 from fasttrain.models.create import IMAGENET_OUTPUTS
@@ -40,9 +40,26 @@ def load_segmenter_weights(
     """
     if is_segmentation(path):
         return _load_checkpoint(module, path)
-    classifier = timm.create_model(settings.backbone, num_classes=IMAGENET_OUTPUTS)
+    return LoadedSegmenter(load_backbone_weights(module.backbone, settings.backbone, path, match), True, True)
+
+
+def load_backbone_weights(backbone: nn.Module, name: str, path: str | Path, match: Match = "name") -> int:
+    """Load a classifier's weights, or those of an encoder without one, into `backbone` in place.
+
+    Args:
+        backbone: a model of timm's that was made with ``features_only``.
+        name: timm's name of it.
+        match: how the tensors are joined to those of timm's whole model (see `load_weights`).
+
+    Returns:
+        number of tensors.
+
+    Raises:
+        WeightsError: the file is not of this model.
+    """
+    classifier = timm.create_model(name, num_classes=IMAGENET_OUTPUTS)
     load_weights(classifier, path, match)
-    return _into_backbone(module, classifier.state_dict(), path)
+    return _into_backbone(backbone, classifier.state_dict(), path)
 
 
 def is_segmentation(path: str | Path) -> bool:
@@ -60,17 +77,17 @@ def _load_checkpoint(module: Segmenter, path: str | Path) -> LoadedSegmenter:
     return LoadedSegmenter(len(kept), other)
 
 
-def _into_backbone(module: Segmenter, source: Mapping[str, Tensor], path: str | Path) -> LoadedSegmenter:
+def _into_backbone(backbone: nn.Module, source: Mapping[str, Tensor], path: str | Path) -> int:
     """timm's feature extractors write ``stages_0.blocks`` or ``model.stages.0.blocks`` for ``stages.0.blocks``."""
     named = {_plain(key): value for key, value in source.items()}
-    target = module.backbone.state_dict()
+    target = backbone.state_dict()
     found = {key: named[_plain(key)] for key in target if _plain(key) in named}
     # What a feature extractor has of its own (norms of single stages) starts anew; a file of another model has nothing.
     _require_fit(found, {key: target[key] for key in found}, path)
     if not any(value.ndim > 1 for value in found.values()):
         raise WeightsError(f"weights {path} hold nothing of the backbone; name the model they were made for")
-    module.backbone.load_state_dict(found, strict=False)
-    return LoadedSegmenter(len(found), True, True)
+    backbone.load_state_dict(found, strict=False)
+    return len(found)
 
 
 def _plain(key: str) -> str:

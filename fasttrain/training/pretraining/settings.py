@@ -6,8 +6,7 @@ from pydantic import Field, model_validator
 
 from fasttrain.base.config import Settings
 from fasttrain.base.process import world_size
-from fasttrain.loading.augment.mixing import Mixing
-from fasttrain.training.schedule_settings import epochs_of
+from fasttrain.training.published import OF_LABELS, refuse_unlabelled, with_published
 from fasttrain.training.settings import TrainSettings
 
 _REFERENCE_BATCH = 256
@@ -83,11 +82,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "augment": {"scale": (0.2, 1.0), "interpolation": "bicubic"},
     },
 }
-# Settings of training that labels, or whole images alone, give a meaning.
-_IDLE = (
-    *("val", "val_ids", "extra_val", "best", "init", "label_smoothing", "loss", "head", "batch_former", "distill"),
-    *("sam_rho", "swa_start", "drop_rate"),
-)
 
 
 class PretrainSettings(TrainSettings):
@@ -114,26 +108,12 @@ class PretrainSettings(TrainSettings):
             return values
         method = {"mocov2": "moco"}.get(str(values.get("method")), values.get("method"))
         defaults = _DEFAULTS.get(str(method))
-        if defaults is None:
-            return values
-        if _kind(values.get("optimizer")) not in (None, defaults["optimizer"]["name"]):
-            defaults = {**defaults, "optimizer": {}}  # what an optimizer was given means nothing to another one
-        length = epochs_of(_kind(values.get("schedule"), "kind") or "")
-        if length is not None:
-            defaults = {**defaults, "epochs": length}
-        if _kind(values.get("schedule"), "kind") not in (None, defaults["schedule"]["kind"]):
-            defaults = {**defaults, "schedule": {}}
-        return _under({**values, "method": method}, defaults)
+        return values if defaults is None else with_published({**values, "method": method}, defaults)
 
     @model_validator(mode="after")
     def _only_what_counts(self) -> "PretrainSettings":
-        fields = type(self).model_fields
         other = "mae" if self.method == "moco" else "moco"
-        mixing = [f"augment.{name}" for name in Mixing.model_fields if _differs(self.augment, name)]
-        defaults = {name: fields[name].get_default(call_default_factory=True) for name in (*_IDLE, other)}
-        idle = [name for name, default in defaults.items() if getattr(self, name) != default] + mixing
-        if idle:
-            raise ValueError(f"{idle[0]} means nothing to pre-training with {self.method}; leave it out")
+        refuse_unlabelled(self, (*OF_LABELS, other), f"pre-training with {self.method}")
         if self.method == "moco" and self.moco.groups is not None and 2 * self.moco.groups > self._together:
             raise ValueError(f"moco.groups {self.moco.groups} leaves less than 2 of {self._together} images a group")
         if self.method == "mae" and self.size_schedule is not None:
@@ -175,23 +155,3 @@ class PretrainSettings(TrainSettings):
             epochs = min(_WARMUP_EPOCHS, _WARMUP_SHARE * self.epochs)
             schedule = schedule.model_copy(update={"warmup_epochs": epochs})
         return self.model_copy(update={"optimizer": optimizer, "schedule": schedule})
-
-
-def _kind(group: Any, key: str = "name") -> str | None:
-    value = group.get(key) if isinstance(group, dict) else getattr(group, key, None)
-    return None if value is None else str(value)
-
-
-def _differs(settings: Settings, name: str) -> bool:
-    return bool(getattr(settings, name) != type(settings).model_fields[name].default)
-
-
-def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """`values`, and from `defaults` what they lack, group by group."""
-    filled = dict(values)
-    for key, default in defaults.items():
-        if key not in filled:
-            filled[key] = default
-        elif isinstance(default, dict) and isinstance(filled[key], dict):
-            filled[key] = _under(filled[key], default)
-    return filled

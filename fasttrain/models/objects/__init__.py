@@ -1,0 +1,1 @@
+"""Models that tell objects from background, without knowing of classes."""
