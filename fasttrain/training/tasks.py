@@ -4,6 +4,7 @@ from typing import Any
 
 from fasttrain.training.adaptation.task import Adaptation, AdaptSettings
 from fasttrain.training.classification import Classification
+from fasttrain.training.co_teacher.task import CoTeaching
 from fasttrain.training.pretraining.settings import PretrainSettings
 from fasttrain.training.pretraining.task import Pretraining
 from fasttrain.training.segmentation.settings import SegmentSettings
@@ -28,4 +29,4 @@ def task_of(settings: RunSettings) -> Task[Any]:
     if isinstance(settings, PretrainSettings):
         return Pretraining(settings)
     assert isinstance(settings, TrainSettings)
-    return Classification(settings)
+    return CoTeaching(settings) if settings.co_teacher.weight else Classification(settings)

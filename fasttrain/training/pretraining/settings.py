@@ -86,7 +86,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 # Settings of training that labels, or whole images alone, give a meaning.
 _IDLE = (
     *("val", "val_ids", "extra_val", "best", "init", "label_smoothing", "loss", "head", "batch_former", "distill"),
-    *("sam_rho", "swa_start", "drop_rate"),
+    *("sam_rho", "swa_start", "drop_rate", "co_teacher"),
 )
 
 
