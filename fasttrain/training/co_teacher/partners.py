@@ -40,13 +40,13 @@ def with_partners_amplitudes(
     Args:
         ratio: sides of the box of low frequencies, of the whole spectrum's.
         mean, std: that the images were normalised by, of values 0 to 1.
-        seed, step: of the draws; a pure function of these and the process's rank.
+        seed, step: of the draws, which depend on these and on the pair's place in the batch over all ranks.
 
     Returns:
         (2 B, 3, H, W), normalised, a tensor of its own.
     """
     images, pairs = batch.images, len(batch.labels) // 2
-    keys = np.arange(pairs, dtype=np.uint64) | (np.uint64(rank()) << np.uint64(32))
+    keys = rank() * pairs + np.arange(pairs)
     share = torch.from_numpy(uniforms(seed, step, keys, Operation.PARTNER_AMPLITUDES)[0].astype(np.float32))
     partner = torch.arange(2 * pairs, device=images.device).roll(pairs)
     together = batch.valid & batch.valid[partner]
