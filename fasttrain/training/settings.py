@@ -125,7 +125,8 @@ class RunSettings(Settings):
         extra_val: further validation data by name; each has its own figures (``val_NAME_top1``), and their top-1 a mean
             (``val_mean_top1``).
         best: which epoch's weights are kept as the best: the one with the highest value of this expression of an
-            epoch's figures (see `BestRule`); None for ``val_top1``, or ``val_mean_top1`` without `val`.
+            epoch's figures, and of its number ``epoch`` from 0 on (see `BestRule`); None for ``val_top1``, or
+            ``val_mean_top1`` without `val`.
         ids, val_ids: files of ids, one a line or a table's column; only these samples are taken.
         out: the run's folder.
         weights: file to start from; its head is replaced if the classes differ in number.

@@ -101,6 +101,7 @@ class Stepper:
     # --- what is kept of it -----------------------------------------------------------------------------------------
 
     saves_beside: ClassVar[bool] = False  # whether the weights of `beside` are saved, too
+    images_a_sample: ClassVar[int] = 1  # in a batch, of what the batch size counts
 
     @property
     def kept(self) -> nn.Module:

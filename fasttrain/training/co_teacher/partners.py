@@ -45,12 +45,16 @@ def with_partners_amplitudes(
     Returns:
         (2 B, 3, H, W), normalised, a tensor of its own.
     """
-    images, pairs = batch.images, len(batch.labels) // 2
+    images, count = batch.images, len(batch.labels)
+    pairs = -(-count // 2)  # a part of a batch, that is tried for its size, may be odd
     keys = rank() * pairs + np.arange(pairs)
-    share = torch.from_numpy(uniforms(seed, step, keys, Operation.PARTNER_AMPLITUDES)[0].astype(np.float32))
-    partner = torch.arange(2 * pairs, device=images.device).roll(pairs)
+    drawn = uniforms(seed, step, keys, Operation.PARTNER_AMPLITUDES)[0].astype(np.float32)
+    share = torch.from_numpy(drawn).repeat(2)[:count].to(images.device, non_blocking=True)
+    partner = torch.arange(count, device=images.device).roll(-pairs)
     together = batch.valid & batch.valid[partner]
-    shift, scale = (torch.tensor(list(values), device=images.device).view(1, 3, 1, 1) for values in (mean, std))
+    shift, scale = (
+        torch.tensor(list(values)).view(1, 3, 1, 1).to(images.device, non_blocking=True) for values in (mean, std)
+    )
     colours = (images.float() * scale + shift).clamp(0, 1)
-    moved = mix_amplitudes(colours, partner, share.repeat(2).to(images.device, non_blocking=True), ratio)
+    moved = mix_amplitudes(colours, partner, share, ratio)
     return torch.where(together.view(-1, 1, 1, 1), ((moved - shift) / scale).to(images.dtype), images)

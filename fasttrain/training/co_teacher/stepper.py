@@ -32,6 +32,7 @@ class CoTeacherStepper(Stepper):
     """
 
     saves_beside: ClassVar[bool] = True
+    images_a_sample: ClassVar[int] = 2
 
     settings: CoTeacherSettings = field(default_factory=CoTeacherSettings)
     mean: Sequence[float] = (0.0, 0.0, 0.0)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fasttrain.base.errors import ConfigError, TrainingError
 from fasttrain.base.runs import RunFolder
 from fasttrain.loading.augment.mixing import Mixer, Mixing
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, split_batch
 from fasttrain.models.create import create_model
 from fasttrain.models.weights import read_state_dict
 from fasttrain.training.co_teacher.partners import with_partners_amplitudes
@@ -205,6 +205,13 @@ def test_the_teacher_may_be_what_is_kept(small_run: Make) -> None:
     for ours, theirs in (("last", "teacher"), ("student", "last")):
         one, other = read_state_dict(kept / f"{ours}.safetensors"), read_state_dict(run / f"{theirs}.safetensors")
         assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+def test_parts_of_a_batch_can_be_tried_for_their_size() -> None:
+    stepper = stepper_of(Mixer(Mixing(mixup=1.0), 3))
+    for size in (8, 3, 1):
+        stepper.try_batch(split_batch(a_batch(), size)[0])
+    assert all(weight.grad is not None for weight in stepper.module.parameters())
 
 
 @pytest.mark.parametrize(
