@@ -211,8 +211,7 @@ def test_first_steps_of_context_generalisation(nicopp: Path, tmp_path: Path) -> 
         assert sorted(set(reader.column("domain").tolist())) == [0, 1]
         assert reader.masks is not None and reader.masks.classes == ("background", "object")
     [record] = [
-        json.loads(line)
-        for line in (stages / "stage_b,model=densenet121/run/metrics.jsonl").read_text().splitlines()
+        json.loads(line) for line in (stages / "stage_b,model=densenet121/run/metrics.jsonl").read_text().splitlines()
     ]
     assert {"val_top1", "val_top1_student", "loss_consistency"} <= record.keys()
     assert (stages / "stage_b,model=densenet121/run/student.safetensors").exists()
