@@ -20,6 +20,7 @@ class BuildOptions(Settings):
         format: one `.beton` file, or a folder of WebDataset tar archives with DALI's index files.
         index: store a random-access index beside each JPEG that can have one (in a `.beton`).
         repack: code JPEGs that would be kept and cannot have such an index so that they can, without loss.
+        val_by: column whose values (``folder``: first folder of an id) are split alike within each class.
         tar_bytes: size at which a tar archive is ended and the next one begun.
         resume: go on with a build that was interrupted.
         force: replace files that exist.
@@ -40,6 +41,7 @@ class BuildOptions(Settings):
     page_size: int | None = None
     seed: int = Field(default=0, ge=0)
     val_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    val_by: str | None = None
     val_out: Path | None = None
     shard: tuple[int, int] | None = None
     resume: bool = False

@@ -25,7 +25,7 @@ from fasttrain.beton_build.prepare import Form, Prepared
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.beton_build.records import Original
 from fasttrain.beton_build.sources import SampleList
-from fasttrain.beton_build.split import shard_rows, split_rows
+from fasttrain.beton_build.split import groups_of, shard_rows, split_rows
 from fasttrain.beton_build.trailer import encode_id
 from fasttrain.beton_build.values import EncodedMask, Value
 from fasttrain.beton_build.webdataset import DESCRIPTION, TarFolderWriter, publish_folder, read_description
@@ -81,7 +81,9 @@ class BuildPlan:
         part = np.zeros(len(samples), np.int64)
         outs = [out]
         if options.val_fraction > 0:
-            _, chosen = split_rows(samples.ids, samples.labels, options.val_fraction, options.seed)
+            by = options.val_by
+            groups = None if by is None else groups_of(samples.ids, samples.columns, by)
+            _, chosen = split_rows(samples.ids, samples.labels, options.val_fraction, options.seed, groups)
             if not len(chosen):
                 raise SourceError(
                     f"a fraction of {options.val_fraction:g} of {len(samples)} samples leaves none for validation"

@@ -78,7 +78,7 @@ def files_of(stage: Stage) -> Iterator[tuple[Input, File]]:
     """All files that a stage reads, with the input that each is given to."""
     for entry in stage.kind.inputs:
         for _, file in _entries(entry, stage.value(entry.key)):
-            if not isinstance(file, str) or file not in entry.words:
+            if not isinstance(file, str) or not entry.is_word(file):
                 yield entry, file
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 # What files hold. Labels that were withheld when a target set was built are of a type that `evaluate` alone takes, and
@@ -30,6 +31,7 @@ class Input:
         required: the stage cannot do without.
         positional: it stands in the command line without an option's name.
         words: texts that stand for no file.
+        bare_words: all texts without a suffix or a folder stand for none.
         sees_target: may be given the files of a target set, labels and all.
     """
 
@@ -41,6 +43,11 @@ class Input:
     positional: bool = False
     words: tuple[str, ...] = ()
     sees_target: bool = False
+    bare_words: bool = False
+
+    def is_word(self, text: str) -> bool:
+        """Whether a text stands for no file."""
+        return text in self.words or (self.bare_words and PurePath(text).name == text and not PurePath(text).suffix)
 
 
 def _always(_: Body) -> bool:

@@ -53,9 +53,14 @@ def has_target_masks(body: Body) -> bool:
     return bool(getattr(body.get("masks"), "target", False))
 
 
-def _keeps_teacher(body: Body) -> bool:
-    adaptation = body.get("adaptation")
-    return isinstance(adaptation, Mapping) and adaptation.get("keep") == "teacher"
+def _keeps_teacher(body: Body, group: str = "adaptation") -> bool:
+    values = body.get(group)
+    return isinstance(values, Mapping) and values.get("keep") == "teacher"
+
+
+def _co_teaches(body: Body) -> bool:
+    values = body.get("co_teacher")
+    return isinstance(values, Mapping) and bool(values.get("weight"))
 
 
 def _submission_file(body: Body) -> str:
@@ -201,11 +206,24 @@ KINDS: tuple[Kind, ...] = (
             Input("val_ids", (IDS, LABELS)),
             Input("weights", _MODELS),
             Input("distill.teacher", (CHECKPOINT, TABLE)),
+            Input("co_teacher.domains", (LABELS,), bare_words=True),
             Input("loss.class_weights", (COUNTS,), words=("inverse", "effective")),
         ),
         outputs=(
             _best("val", "extra_val"),
             Output("averaged", CHECKPOINT, "run/swa.safetensors", when=_given("swa_start")),
+            Output(
+                "teacher",
+                CHECKPOINT,
+                "run/teacher.safetensors",
+                when=lambda body: _co_teaches(body) and not _keeps_teacher(body, "co_teacher"),
+            ),
+            Output(
+                "student",
+                CHECKPOINT,
+                "run/student.safetensors",
+                when=lambda body: _co_teaches(body) and _keeps_teacher(body, "co_teacher"),
+            ),
         ),
         known_classes=(("val", "data"), ("extra_val", "data")),
     ),

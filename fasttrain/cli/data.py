@@ -120,6 +120,13 @@ def build(
         float,
         typer.Option(min=0.0, max=0.99, help="Share of each class that goes into a second file for validation."),
     ] = 0.0,
+    val_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Split each value of this column alike, and keep it; 'folder': the ids' first folder.",
+        ),
+    ] = None,
     val_out: Annotated[Path | None, typer.Option(help="File for the validation part [default: OUT_val.beton].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of the validation part.")] = 0,
     mode: Annotated[
@@ -190,14 +197,16 @@ def build(
     from fasttrain.beton_build.mask_rules import read_rule
     from fasttrain.beton_build.options import BuildOptions
     from fasttrain.beton_build.sources import read_source, refuse_one_class
+    from fasttrain.beton_build.split import FOLDER
     from fasttrain.beton_build.withhold import withhold_labels as withhold
 
     if out.suffix != ".beton" and output_format == "beton":
         raise typer.BadParameter(f"the last argument names the file to write and must end in .beton, not {out}")
     if page_size is not None and not is_page_size(page_size):
         raise typer.BadParameter(f"--page-size {page_size} is not a power of two from 2097152 to 2147483648")
-    if val_out is not None and not val_fraction:
-        raise typer.BadParameter("--val-out needs --val-fraction")
+    for name, value in (("--val-out", val_out), ("--val-by", val_by)):
+        if value is not None and not val_fraction:
+            raise typer.BadParameter(f"{name} needs --val-fraction")
     mask_options = {
         "--mask-suffix": mask_suffix,
         "--mask-classes": mask_classes,
@@ -211,6 +220,7 @@ def build(
     if mask_suffix is not None and mask_column is not None:
         raise typer.BadParameter("--mask-suffix is about a folder of masks, and --mask-column names each; give one")
     kept = [name.strip() for entry in keep or [] for name in entry.split(",") if name.strip()]
+    kept += [name for name in (val_by,) if name is not None and name not in (FOLDER, *kept)]
     samples = read_source(
         sources,
         classes=classes,
@@ -241,6 +251,7 @@ def build(
         "page_size": page_size,
         "seed": seed,
         "val_fraction": val_fraction,
+        "val_by": val_by,
         "val_out": val_out,
         "force": force,
     }

@@ -71,6 +71,12 @@ def submit(
     ] = None,
     header: Annotated[bool, typer.Option("--header/--no-header", help="Header line of a CSV.")] = True,
     columns: Annotated[str, typer.Option(help="The two names in that line.")] = "id,label",
+    names: Annotated[
+        Literal["id", "file"], typer.Option(help="Samples are called by their ids, or by the file name at their end.")
+    ] = "id",
+    indent: Annotated[
+        int | None, typer.Option(min=0, help="Blanks before each sample's line of JSON [default: all in one line].")
+    ] = None,
     zip_: Annotated[bool, typer.Option("--zip", help="Zip it, with .zip added to the name if need be.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -90,5 +96,7 @@ def submit(
         header=header,
         columns=(first, second),
         zipped=zip_,
+        names=names,
+        indent=indent,
     )
     finish(result, json)

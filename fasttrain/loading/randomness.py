@@ -39,6 +39,7 @@ class Operation(IntEnum):
     MIX = 8192  # and the 4095 after it; see `fasttrain.loading.augment.mixing`
     CLASS_MIX = 16384  # one operation a class, 16384 to 16638
     STRONG = 16640  # and the 15 after it; see `fasttrain.training.adaptation.strong`
+    PARTNER_AMPLITUDES = 16656
 
 
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Training of classifiers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError, TrainingError
@@ -23,8 +23,8 @@ from fasttrain.training.distillation import open_teacher
 from fasttrain.training.initialisation import whiten
 from fasttrain.training.losses.base import Facts
 from fasttrain.training.losses.criterion import Criterion, make_criterion, needs_counts
-from fasttrain.training.mixing import make_mixer
-from fasttrain.training.pictures import sample_grid
+from fasttrain.training.mixing import examples, make_mixer
+from fasttrain.training.pictures import mixed_row, sample_grid
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.task import Task
 
@@ -41,6 +41,10 @@ class Classification(Task[TrainSettings]):
     @property
     def views(self) -> int:
         return self.settings.loss.needs.views
+
+    @property
+    def masks(self) -> bool:
+        return self.settings.augment.by_masks
 
     def train_view(self) -> TrainView:
         evaluated, how = self.eval_view, self.settings.augment.of_view()
@@ -78,7 +82,13 @@ class Classification(Task[TrainSettings]):
         return {key: result[key] for key in self.figures}
 
     def sample_grid(self, batch: Batch, loader: Loader) -> np.ndarray:
-        return sample_grid(batch, loader.class_names or None, self.eval_view.mean, self.eval_view.std)
+        names, view = loader.class_names or None, self.eval_view
+        mixed = [mixed_row(*example, names, view.mean, view.std) for example in self.examples(batch, loader)]
+        return np.concatenate([sample_grid(batch, names, view.mean, view.std), *mixed])
+
+    def examples(self, batch: Batch, loader: Loader) -> Iterator[tuple[str, Batch, Tensor | None]]:
+        """The batch in each of the ways in which the run mixes images: name, batch, and targets (B, C) or None."""
+        return examples(self.settings, loader.num_classes, loader, batch)
 
     def make_model(self, num_classes: int, loader: Loader, begins: bool) -> nn.Module:
         settings = self.settings

@@ -28,9 +28,18 @@ def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Te
     Args:
         logits, teacher: (B, C); any scores that a softmax makes probabilities of.
     """
+    return divergence(logits, teacher, temperature) * temperature**2
+
+
+def divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``KL(teacher || student)`` at a temperature; (B,) float32.
+
+    Args:
+        logits, teacher: (B, C); any scores that a softmax makes probabilities of.
+    """
     student = F.log_softmax(logits.float() / temperature, 1)
     target = F.log_softmax(teacher.float() / temperature, 1)
-    return F.kl_div(student, target, reduction="none", log_target=True).sum(1) * temperature**2
+    return F.kl_div(student, target, reduction="none", log_target=True).sum(1)
 
 
 def open_teacher(settings: DistillSettings, loader: Loader, size: int, amp: Amp) -> Teacher | None:

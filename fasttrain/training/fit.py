@@ -15,9 +15,10 @@ def too_large(stepper: Stepper, batch: Batch) -> TrainingError:
     size = whole // 2
     while size >= 1:
         if _fits(stepper, split_batch(batch, size)[0]):
+            smaller = max(1, size // stepper.images_a_sample)
             return TrainingError(
                 f"{what}, but {size} do: --set micro_batch={size} takes the same steps in parts of that size, "
-                f"--batch-size {size} (or a batch_schedule up to it) smaller ones"
+                f"--batch-size {smaller} (or a batch_schedule up to it) smaller ones"
             )
         size //= 2
     return TrainingError(

@@ -1,10 +1,15 @@
 """The mixing of a run's images: from its settings."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from fasttrain.base.process import rank
 from fasttrain.loading.augment.mixing import Mixer, Mixing
+from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
 
 if TYPE_CHECKING:
@@ -17,9 +22,12 @@ def make_mixer(settings: "TrainSettings", num_classes: int, loader: Loader) -> M
     Args:
         loader: of the training data.
     """
-    mixing = Mixing(**{name: getattr(settings.augment, name) for name in Mixing.model_fields})
-    if not mixing.mixes:
-        return None
+    mixing = _mixing(settings)
+    return mixer_of(mixing, settings, num_classes, loader) if mixing.mixes else None
+
+
+def mixer_of(mixing: Mixing, settings: "TrainSettings", num_classes: int, loader: Loader) -> Mixer:
+    """What mixes the batches of a run in a given way."""
     return Mixer(
         mixing,
         num_classes,
@@ -29,6 +37,20 @@ def make_mixer(settings: "TrainSettings", num_classes: int, loader: Loader) -> M
         mean=loader.view.mean,
         std=loader.view.std,
     )
+
+
+def examples(
+    settings: "TrainSettings", num_classes: int, loader: Loader, batch: Batch
+) -> Iterator[tuple[str, Batch, Tensor | None]]:
+    """A batch mixed in each of the ways of a run, all of it, for pictures: name, batch, and targets (B, C) or None."""
+    for name, way in _mixing(settings).ways().items():
+        given = batch if way.by_masks else Batch(*batch)
+        copied = given._replace(images=batch.images.clone(memory_format=torch.preserve_format))
+        yield (name, *mixer_of(way, settings, num_classes, loader)(copied, 0))
+
+
+def _mixing(settings: "TrainSettings") -> Mixing:
+    return Mixing(**{name: getattr(settings.augment, name) for name in Mixing.model_fields})
 
 
 def mixing_conflict(settings: "TrainSettings") -> str | None:
@@ -42,7 +64,7 @@ def mixing_conflict(settings: "TrainSettings") -> str | None:
         return None
     if settings.head.kind == "arcface" or not loss.needs.soft_targets:
         what = "head arcface" if settings.head.kind == "arcface" else f"loss {loss.kind}"
-        return f"{what} needs one label for each image, and mixup, cutmix and spectral give two; leave one out"
+        return f"{what} needs one label for each image, and mixup, cutmix, spatial and spectral give two; leave one out"
     if settings.distill.teacher is not None and Path(settings.distill.teacher).suffix == ".arrow":
         return "a score table knows no mixed images; take a checkpoint as the teacher, or turn mixup and cutmix off"
     return None

@@ -19,7 +19,7 @@ from fasttrain.training.trackers import Tracker
 
 REFRESH_EVERY_S = 0.5
 VALIDATED = {"val_loss": "loss", "val_top1": "top-1", "val_miou": "mIoU", "val_aacc": "pixel accuracy"}
-RAW = ("val_top1_raw", "val_miou_raw")
+BESIDE = {"raw": "without averaging", "teacher": "teacher", "student": "student"}  # see `Stepper.beside`
 
 
 class LaggedLoss:
@@ -172,7 +172,8 @@ class Monitor:
         shown = [f"{name} {record[key]:.4f}" for key, name in VALIDATED.items() if record.get(key) is not None]
         if shown:
             parts.append(f"val {', '.join(shown)}")
-        parts += [f"(without averaging {record[key]:.4f})" for key in RAW if record.get(key) is not None]
+        others = {f"{main}_{name}": said for main in ("val_top1", "val_miou") for name, said in BESIDE.items()}
+        parts += [f"({said} {record[key]:.4f})" for key, said in others.items() if record.get(key) is not None]
         parts.append(f"{record['images_per_s']:,.1f} images/s, data wait {record['data_wait_fraction']:.1%}")
         with self.paused():
             say("  ".join(parts))

@@ -11,7 +11,7 @@ from fasttrain.training.settings import TrainSettings
 # Settings of training that labels, or whole images alone, give a meaning.
 OF_LABELS = (
     *("val", "val_ids", "extra_val", "best", "init", "label_smoothing", "loss", "head", "batch_former", "distill"),
-    *("sam_rho", "swa_start", "drop_rate"),
+    *("sam_rho", "swa_start", "drop_rate", "co_teacher"),
 )
 
 

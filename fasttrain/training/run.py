@@ -366,7 +366,7 @@ class Trainer:
 
     def _best_rule(self) -> BestRule | None:
         """The rule of the settings; by default the main figure, or its mean over the named sets."""
-        known = ["train_loss", *self.validation.figures]
+        known = ["epoch", "train_loss", *self.validation.figures]
         default = next((name for name in (self._main, self.validation.mean) if name in known), None)
         text = self.settings.best or default
         if text is None:
@@ -381,7 +381,7 @@ class Trainer:
             data,
             options.pop("batch_size", settings.batch_size),
             device=self.device,
-            seed=settings.seed,
+            seed=options.pop("seed", settings.seed),
             threads=self.cores.loading,
             nice=self.cores.nice,
             decode=settings.decode,

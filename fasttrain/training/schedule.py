@@ -82,7 +82,8 @@ class Schedule:
             return (step + 1) / (self.warmup_steps + 1)
         progress = (step - self.warmup_steps) / max(1, self.table.steps - 1 - self.warmup_steps)
         times = drops(self.settings, self.table.epoch_of(step)) + self._plateau.drops
-        return shape(self.settings, min(1.0, progress)) * self.settings.gamma**times
+        first, last = self.settings.span
+        return shape(self.settings, first + (last - first) * min(1.0, progress)) * self.settings.gamma**times
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0 over all epochs."""

@@ -12,6 +12,7 @@ from fasttrain.loading.per_epoch import EpochRule
 from fasttrain.loading.views import Padding, Share
 from fasttrain.models.batch_former import BatchFormerSettings
 from fasttrain.models.heads import HeadSettings
+from fasttrain.training.co_teacher.settings import CoTeacherSettings, co_teacher_conflict
 from fasttrain.training.losses.settings import LossSettings, conflict
 from fasttrain.training.mixing import mixing_conflict
 from fasttrain.training.schedule_settings import LrWithBatch, ScheduleSettings, epochs_of
@@ -124,7 +125,8 @@ class RunSettings(Settings):
         extra_val: further validation data by name; each has its own figures (``val_NAME_top1``), and their top-1 a mean
             (``val_mean_top1``).
         best: which epoch's weights are kept as the best: the one with the highest value of this expression of an
-            epoch's figures (see `BestRule`); None for ``val_top1``, or ``val_mean_top1`` without `val`.
+            epoch's figures, and of its number ``epoch`` from 0 on (see `BestRule`); None for ``val_top1``, or
+            ``val_mean_top1`` without `val`.
         ids, val_ids: files of ids, one a line or a table's column; only these samples are taken.
         out: the run's folder.
         weights: file to start from; its head is replaced if the classes differ in number.
@@ -296,6 +298,8 @@ class TrainSettings(RunSettings):
         dynamic_img_size: timm's option of models made for one size, ViTs and others, with which they take any.
         label_smoothing: share of the target spread over all classes.
         drop_rate, drop_path_rate: dropout before the head, stochastic depth.
+        co_teacher: a moving average that learns beside the model, for domains that are not there yet (see
+            `fasttrain.training.co_teacher`); each step takes twice `batch_size` images then, in two versions each.
     """
 
     init: Literal["default", "whitening"] = "default"
@@ -309,6 +313,7 @@ class TrainSettings(RunSettings):
     batch_former: BatchFormerSettings = BatchFormerSettings()
     sampling: SamplingSettings = SamplingSettings()
     distill: DistillSettings = DistillSettings()
+    co_teacher: CoTeacherSettings = CoTeacherSettings()
     augment: AugmentSettings = AugmentSettings()
 
     @model_validator(mode="after")
@@ -319,7 +324,7 @@ class TrainSettings(RunSettings):
 
     @model_validator(mode="after")
     def _loss_fits(self) -> "TrainSettings":
-        problem = conflict(self) or mixing_conflict(self)
+        problem = conflict(self) or mixing_conflict(self) or co_teacher_conflict(self)
         if problem is not None:
             raise ValueError(problem)
         return self

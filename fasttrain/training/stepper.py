@@ -80,6 +80,8 @@ class Stepper:
 
     def step(self, batch: Batch, global_step: int, loss_sum: LaggedLoss) -> None:
         """One optimisation step on a batch; masked samples have no part in the loss."""
+        samples = batch.valid.sum()
+        batch, targets = self._prepared(batch, global_step)
         if self._graph_unknown:
             self._record_graph(batch)
         # Seeding by the step's number makes dropout the same after a resume, with no generator state to store.
@@ -87,18 +89,19 @@ class Stepper:
         self.schedule.apply(self.optimizer, global_step)
         if self._averaging is not None:
             self._averaging.before(global_step)
-        samples = batch.valid.sum()
-        targets = None
-        if self.mixing is not None:
-            batch, targets = self.mixing(batch, global_step)
         self._update(batch, targets, samples, loss_sum)
         self.criterion.end_step()
         if self._averaging is not None:
             self._averaging.after(global_step)
 
+    def _prepared(self, batch: Batch, global_step: int) -> tuple[Batch, Tensor | None]:
+        """What a step learns from: the batch, mixed, and targets (B, C) where its labels are mixed, too."""
+        return (batch, None) if self.mixing is None else self.mixing(batch, global_step)
+
     # --- what is kept of it -----------------------------------------------------------------------------------------
 
     saves_beside: ClassVar[bool] = False  # whether the weights of `beside` are saved, too
+    images_a_sample: ClassVar[int] = 1  # in a batch, of what the batch size counts
 
     @property
     def kept(self) -> nn.Module:
@@ -123,6 +126,7 @@ class Stepper:
 
     def try_batch(self, batch: Batch) -> None:
         """Forward and backward of a batch at once, on this rank alone; nothing but its gradients is kept."""
+        batch, _ = self._prepared(batch, 0)
         with self._exchange(False), alone(self.module), self.criterion.unobserved():
             self._losses(batch, bare=self._graph_unknown).sum().backward()
 

@@ -27,14 +27,13 @@ class Task(ABC, Generic[SettingsT]):
         main: the one of them that the best epoch is known by.
         settings: of the run.
         eval_view: that validation data are seen in.
-        masks: whether training goes by masks.
         stepper: what takes the steps.
         views: of each training image.
+        masks: whether training goes by masks.
     """
 
     figures: ClassVar[tuple[str, ...]]
     main: ClassVar[str]
-    masks: ClassVar[bool] = False
     stepper: ClassVar[type[Stepper]] = Stepper
 
     def __init__(self, settings: SettingsT, eval_view: EvalView) -> None:
@@ -43,6 +42,10 @@ class Task(ABC, Generic[SettingsT]):
     @property
     def views(self) -> int:
         return 1
+
+    @property
+    def masks(self) -> bool:
+        return False
 
     # --- data -------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from fasttrain.training.adaptation.task import Adaptation, AdaptSettings
 from fasttrain.training.classification import Classification
+from fasttrain.training.co_teacher.task import CoTeaching
 from fasttrain.training.objects.settings import ObjectSettings
 from fasttrain.training.objects.task import ObjectMapping
 from fasttrain.training.pretraining.settings import PretrainSettings
@@ -33,4 +34,4 @@ def task_of(settings: RunSettings) -> Task[Any]:
     if isinstance(settings, ObjectSettings):
         return ObjectMapping(settings)
     assert isinstance(settings, TrainSettings)
-    return Classification(settings)
+    return CoTeaching(settings) if settings.co_teacher.weight else Classification(settings)

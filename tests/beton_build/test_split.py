@@ -1,10 +1,12 @@
 """The split: shares, stratification, and independence of the order."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasttrain.beton_build.split import split_rows
+from fasttrain.base.errors import SourceError
+from fasttrain.beton_build.split import groups_of, split_rows
 
 counts = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
@@ -47,3 +49,26 @@ def test_the_seed_matters_and_unlabelled_samples_are_a_group() -> None:
     _, val = split_rows(ids, np.full(100, -1), 0.2, 0)
     assert len(val) == 20
     assert split_rows([], np.zeros(0, np.int64), 0.2, 0)[1].size == 0
+
+
+def test_each_group_of_a_class_has_its_share() -> None:
+    ids, labels = make([60, 90])
+    groups = np.array([0, 0, 0, 1, 1, None] * 25, object)
+    _, val = split_rows(ids, labels, 0.2, 0, groups)
+    for label in (0, 1):
+        for group in (0, 1, None):
+            members = (labels == label) & (groups == group)
+            assert members[val].sum() == members.sum() * 0.2
+    order = np.random.default_rng(0).permutation(len(ids))
+    _, again = split_rows([ids[row] for row in order], labels[order], 0.2, 0, groups[order])
+    assert {ids[row] for row in val} == {ids[order[row]] for row in again}
+
+
+def test_groups_are_columns_or_first_folders() -> None:
+    ids = ["photo/a/1.jpg", "art/b/2.jpg"]
+    assert list(groups_of(ids, {}, "folder")) == ["photo", "art"]
+    assert list(groups_of(ids, {"domain": [3, 4]}, "domain")) == [3, 4]
+    with pytest.raises(SourceError, match="no column 'place'"):
+        groups_of(ids, {"domain": [3, 4]}, "place")
+    with pytest.raises(SourceError, match=r"1 samples lie in no folder .*: 'x.jpg'"):
+        groups_of([*ids, "x.jpg"], {}, "folder")

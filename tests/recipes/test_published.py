@@ -20,6 +20,7 @@ from .conftest import fasttrain
 OOD_CV = ("aeroplane", "bicycle", "boat", "bus", "car", "chair", "diningtable", "motorbike", "sofa", "train")
 NUISANCES = ("shape", "pose", "texture", "context", "weather", "occlusion", "iid")
 GPUS = Machine(tuple("01234567"), 64)
+BY_EPOCH = "by_epoch={a: {best: val_top1}, b: {best: val_top1}}"  # and no sizes
 TINY = "model: test_resnet, pretrained: false, size: 32, batch_size: 8, threads: 1, device: cpu"
 
 
@@ -80,6 +81,30 @@ def aliproducts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def nicopp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists, images and masks of two domains."""
+    root = tmp_path_factory.mktemp("nicopp")
+    entries = []
+    for domain, folder in enumerate(("autumn", "dim")):
+        for label, name in enumerate(("bear", "bird", "bus")):
+            for number in range(6):
+                path = f"train/{folder}/{name}/{number}.jpg"
+                draw(root / path, label)
+                mask = (root / "masks" / path).with_suffix(".png")
+                mask.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((36, 48), 255 * (number % 2), np.uint8)).save(mask)
+                entries.append({"image_path": path, "domain": domain, "label": label, "label_name": name})
+    for number in range(4):
+        draw(root / f"test/{number:04x}.jpg", number)
+    bare = [{key: value for key, value in entry.items() if key != "domain"} for entry in entries]
+    test = [{"image_path": f"test/{number:04x}.jpg", "image_name": f"{number:04x}"} for number in range(4)]
+    for track, train in (("track1", entries), ("track2", bare)):
+        (root / f"{track}_train_label.json").write_text(json.dumps(train, indent=4))
+        (root / f"{track}_test_label.json").write_text(json.dumps(test, indent=4))
+    return root
+
+
 @pytest.mark.parametrize("trial", [None, f"trial={{{TINY}, epochs: 7, schedule: {{kind: cosine}}}}"])
 @pytest.mark.parametrize(
     ("name", "layout", "more", "trainings"),
@@ -88,6 +113,8 @@ def aliproducts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ood_cv", "robin", ["first_scores=${first}", "second_scores=${second}"], 3 + 2 + 1),
         ("webly_fine_grained", "accv", [], 2 + 4 * 3 + 4 * 4),
         ("webly_fine_grained", "accv", ["swin_loss=softmax_eql"], 2 + 4 * 3 + 4 * 4),
+        ("context_generalisation", "nicopp", [BY_EPOCH], 3 + 3 + 30),
+        ("context_generalisation", "nicopp", ["track=track2", BY_EPOCH], 3 + 3 + 30),
         ("product_classification", "aliproducts", [], 9),
         ("product_classification", "aliproducts", ["train_list={}/train.json", "val_list={}/val.json"], 9),
     ],
@@ -159,3 +186,32 @@ def test_first_steps_of_product_classification(
     if suffix == "txt":
         assert classes_of(stages / "test_set/data.beton")[1] == 4
         assert (stages / "train,model=iresnet101/run/best.safetensors").exists()
+
+
+def test_the_recipe_of_contexts_with_sizes_by_epoch(nicopp: Path, toolbox: Toolbox, tmp_path: Path) -> None:
+    recipe = load_recipe("context_generalisation", [f"data={nicopp}"])
+    stages = expand(recipe, toolbox)
+    assert check(recipe, stages, toolbox, GPUS, tmp_path / "work") == []
+    bodies = {stage.name: stage.body for stage in stages}
+    assert bodies["stage_a[model=resnet34]"]["size_schedule"] == {0: 224, 60: 448}
+    assert bodies["stage_b[model=resnet34]"]["co_teacher"]["domains"] == "domain"
+    assert sorted(body["augment"]["spectral"]["ratio"] for name, body in bodies.items() if "stage_c" in name)[::3] == [
+        number / 10 for number in range(1, 11)
+    ]
+    assert len(bodies["vote"]["tables"]) == 33
+
+
+@pytest.mark.thorough
+def test_first_steps_of_context_generalisation(nicopp: Path, tmp_path: Path) -> None:
+    more = [BY_EPOCH, "models=[densenet121]", "val_fraction=0.34"]
+    pretrial = f"pretrial={{{TINY}, epochs: 1, moco: {{queue: 16}}}}"
+    run("context_generalisation", nicopp, tmp_path, ["stage_b"], pretrial, *more)
+    stages = tmp_path / "stages"
+    with BetonReader(stages / "train_set/data.beton") as reader:
+        assert sorted(set(reader.column("domain").tolist())) == [0, 1]
+        assert reader.masks is not None and reader.masks.classes == ("background", "object")
+    [record] = [
+        json.loads(line) for line in (stages / "stage_b,model=densenet121/run/metrics.jsonl").read_text().splitlines()
+    ]
+    assert {"val_top1", "val_top1_student", "loss_consistency"} <= record.keys()
+    assert (stages / "stage_b,model=densenet121/run/student.safetensors").exists()

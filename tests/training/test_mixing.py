@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from fasttrain.base.config import load_settings
-from fasttrain.base.errors import ConfigError
+from fasttrain.base.errors import ConfigError, LoaderError
+from fasttrain.base.runs import RunFolder
 from fasttrain.loading.augment.mixing import Mixer, Mixing
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, MaskedBatch
+from fasttrain.loading.open_dataset import BetonDataset
 from fasttrain.models.create import create_model
 from fasttrain.models.weights import read_state_dict
+from fasttrain.training.classification import Classification
 from fasttrain.training.losses.criterion import plain_criterion
 from fasttrain.training.monitor import LaggedLoss
-from fasttrain.training.run import train
+from fasttrain.training.run import Trainer, train
 from fasttrain.training.settings import AugmentSettings, TrainSettings
 
 from .stepper_cases import CPU, make_stepper
@@ -110,3 +113,44 @@ def test_settings_of_the_view_and_of_the_mixing_are_told_apart() -> None:
     assert not set(view) & set(Mixing.model_fields)
     with pytest.raises(ConfigError, match=r"did you mean 'augment\.mixup'"):
         load_settings(TrainSettings, {"data": "x", "augment": {"mixupp": 1}}, "train")
+
+
+DECOUPLED = {"spatial": {"prob": 0.5}, "spectral": {"prob": 0.5}, "policy": "augmix-m1-w2-d2", "vflip": 0.5}
+
+
+def test_a_run_is_mixed_by_the_masks_of_its_data(masked_tree: Path, tmp_path: Path) -> None:
+    states = []
+    for name, augment in (("a", DECOUPLED), ("b", {**DECOUPLED, "spatial": {"prob": 0}})):
+        result = train(settings(masked_tree, tmp_path / name, augment=augment, epochs=1, val=str(masked_tree)))
+        assert result.top1 is not None
+        states.append(read_state_dict(result.checkpoint))
+    assert any(not torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_masks_are_read_where_the_mixing_asks_for_them_alone(
+    masked_tree: Path, colour_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LoaderError, match="holds no masks"):
+        train(settings(colour_tree, tmp_path / "a", augment=DECOUPLED))
+
+    def mask(self: BetonDataset, row: int) -> Any:
+        raise AssertionError("no mask is needed")
+
+    monkeypatch.setattr(BetonDataset, "mask", mask)
+    train(settings(masked_tree, tmp_path / "b", augment={"spectral": {"prob": 0.5}}, epochs=1, val=str(masked_tree)))
+
+
+def test_what_a_run_learns_from_is_shown_mixed_in_all_its_ways(masked_tree: Path, tmp_path: Path) -> None:
+    chosen = settings(masked_tree, tmp_path / "a", augment={**DECOUPLED, "mixup": 0.2})
+    with Trainer(chosen, CPU, RunFolder(chosen.out)) as trainer:
+        batch = next(iter(trainer.train_loader))
+        before = batch.images.clone()
+        task = trainer.task
+        assert isinstance(task, Classification) and isinstance(batch, MaskedBatch)
+        examples = {name: (mixed, targets) for name, mixed, targets in task.examples(batch, trainer.train_loader)}
+        assert list(examples) == ["mixup", "spatial", "spectral"]
+        assert torch.equal(batch.images, before)
+        for mixed, targets in examples.values():
+            assert not torch.equal(mixed.images, before) and targets is not None
+        grid = task.sample_grid(batch, trainer.train_loader)
+        assert grid.shape == (192 + 3 * 212, 1002, 3)

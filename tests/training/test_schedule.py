@@ -46,6 +46,18 @@ def test_poly_and_step_agree_with_timms():
     assert shares(kind="step", warmup_epochs=0, step_epochs=3, gamma=0.2) == pytest.approx(theirs)
 
 
+def test_two_runs_go_one_way_by_their_spans():
+    whole = shares(warmup_epochs=0)
+    first = shares(60, warmup_epochs=0, span=(0, 0.6))
+    second = shares(40, warmup_epochs=0, span=(0.6, 1))
+    assert first + second == pytest.approx(whole, abs=0.01)
+    assert first[-1] == pytest.approx(second[0]) and second[-1] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="span is for schedules that fall smoothly"):
+        ScheduleSettings(kind="step", span=(0, 0.5))
+    with pytest.raises(ValueError, match="two rising shares"):
+        ScheduleSettings(span=(0.5, 0.5))
+
+
 def test_one_cycle_agrees_with_torchs():
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=101, cycle_momentum=False)

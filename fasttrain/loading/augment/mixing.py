@@ -1,15 +1,16 @@
 """Images mixed with others of their batch, and the soft targets that belong to them."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fasttrain.base.config import Settings
 from fasttrain.base.errors import ConfigError
+from fasttrain.beton_build.mask_info import IGNORE
 from fasttrain.kernels import mixing as kernels
 from fasttrain.kernels.mixing_pairs import mix_reversed
 from fasttrain.loading.batch import Batch, MaskedBatch
@@ -20,6 +21,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # Numbers of the draws, from Operation.MIX on. Never re-used for something else.
 _CHOICE, _SHARES, _BOX, _STYLE = 0, 1, 2, 3
+_BY_CHANCE = ("spatial", "spectral", "fourier", "style")  # ways that are set by a probability
 
 
 class Spectral(Settings):
@@ -34,6 +36,19 @@ class Spectral(Settings):
 
     prob: Share = 0.0
     ratio: Share = 0.5
+    alpha: Annotated[float, Field(gt=0)] = 2.0
+
+
+class Spatial(Settings):
+    """What masks show is mixed by one share, all else by another (`fasttrain.kernels.mixing.mix_by_masks`); labels go
+    by the first. Class 0 of the masks is the background, every other one the object.
+
+    Attributes:
+        prob: of a batch; others may be mixed by `spectral`, `mixup` or `cutmix`.
+        alpha: of the Beta distribution of the object's share; that of the background is uniform.
+    """
+
+    prob: Share = 0.0
     alpha: Annotated[float, Field(gt=0)] = 2.0
 
 
@@ -69,7 +84,7 @@ class Mixing(Settings):
         mix_prob: of mixing at all.
         switch_prob: of CutMix where both are on.
         mix_mode: one draw for a ``batch``, for each ``pair``, or for each image (``elem``).
-        spectral, fourier, style: further ways.
+        spatial, spectral, fourier, style: further ways.
     """
 
     mixup: NotNegative = 0.0
@@ -78,19 +93,47 @@ class Mixing(Settings):
     mix_prob: Share = 1.0
     switch_prob: Share = 0.5
     mix_mode: Literal["batch", "pair", "elem"] = "batch"
+    spatial: Spatial = Spatial()
     spectral: Spectral = Spectral()
     fourier: Fourier = Fourier()
     style: StyleTransfer = StyleTransfer()
 
+    @model_validator(mode="after")
+    def _one_way_a_batch(self) -> "Mixing":
+        if self.spatial.prob + self.spectral.prob > 1:
+            raise ValueError(
+                f"spatial.prob {self.spatial.prob:g} and spectral.prob {self.spectral.prob:g} are shares of the "
+                "batches, and more than 1 together"
+            )
+        return self
+
+    @property
+    def by_masks(self) -> bool:
+        """Whether images are mixed by their masks."""
+        return self.spatial.prob > 0
+
     @property
     def mixes_labels(self) -> bool:
         """Whether an image may belong to two classes."""
-        return bool(self.mixup or self.cutmix or self.cutmix_minmax or self.spectral.prob)
+        return bool(self.mixup or self.cutmix or self.cutmix_minmax or self.spectral.prob or self.spatial.prob)
 
     @property
     def mixes(self) -> bool:
         """Whether anything is done."""
         return bool(self.mixes_labels or self.fourier.prob or self.style.prob)
+
+    def ways(self) -> dict[str, "Mixing"]:
+        """Settings of each way by itself, in which it mixes every image: for looking at them."""
+        values: dict[str, dict[str, Any]] = {}
+        if self.mixup:
+            values["mixup"] = {"mixup": self.mixup}
+        if self.cutmix or self.cutmix_minmax:
+            values["cutmix"] = {"cutmix": self.cutmix, "cutmix_minmax": self.cutmix_minmax}
+        for name in _BY_CHANCE:
+            group = getattr(self, name)
+            if group.prob:
+                values[name] = {name: {**group.model_dump(), "prob": 1}}
+        return {name: Mixing.model_validate({"mix_mode": self.mix_mode, **way}) for name, way in values.items()}
 
 
 @dataclass(frozen=True)
@@ -98,11 +141,11 @@ class MixPlan:
     """What is mixed, for B images; each share is that of the image itself.
 
     Attributes:
-        kind: ``none``, ``mixup``, ``cutmix``, ``both`` or ``spectral``.
+        kind: ``none``, ``mixup``, ``cutmix``, ``both``, ``spatial`` or ``spectral``.
         shares: (B,) float64 of the labels.
         cut: (B,) bool: a box is cut, else all of the image is mixed.
         boxes: (B, 4) int64 top, bottom, left, right.
-        high: (B,) float64 of high frequencies.
+        others: (B,) float64 of what labels do not go by: background, or high frequencies.
         amplitudes: (B,) float64 share of the partner's amplitudes, 0 for images that keep their own.
         styled: (B,) bool: colours are taken from the partner.
     """
@@ -111,7 +154,7 @@ class MixPlan:
     shares: np.ndarray
     cut: np.ndarray
     boxes: np.ndarray
-    high: np.ndarray
+    others: np.ndarray
     amplitudes: np.ndarray
     styled: np.ndarray
 
@@ -126,16 +169,17 @@ def plan_mix(settings: Mixing, count: int, height: int, width: int, seed: int, s
         settings.mix_mode, np.arange(count)
     )
     draws = [_draw(seed, step, rank, group, number) for number in (_CHOICE, _SHARES, _BOX)]
-    (mixed, switch, _, _), (share_mix, share_cut, _, high), box = draws
-    [spectral] = _draw(seed, step, rank, np.zeros(1, np.int64), _CHOICE)[2]
+    (mixed, switch, _, _), (share_mix, share_cut, _, others), box = draws
+    [way] = _draw(seed, step, rank, np.zeros(1, np.int64), _CHOICE)[2]
     own = _draw(seed, step, rank, np.arange(count), _STYLE)
     amplitudes = np.where(own[0] < settings.fourier.prob, own[1], 0.0)
     styled = own[2] < settings.style.prob
     ones, nothing = np.ones(count), np.zeros(count, bool)
     boxes = np.zeros((count, 4), np.int64)
-    if spectral < settings.spectral.prob:
-        shares = _beta(settings.spectral.alpha, share_mix)
-        return MixPlan("spectral", shares, nothing, boxes, high, amplitudes, styled)
+    if way < settings.spectral.prob + settings.spatial.prob:
+        kind = "spectral" if way < settings.spectral.prob else "spatial"
+        shares = _beta(getattr(settings, kind).alpha, share_mix)
+        return MixPlan(kind, shares, nothing, boxes, others, amplitudes, styled)
     cuts, blends = bool(settings.cutmix or settings.cutmix_minmax), bool(settings.mixup)
     if not (cuts or blends):
         return MixPlan("none", ones, nothing, boxes, ones, amplitudes, styled)
@@ -223,17 +267,25 @@ class Mixer:
         labels are not mixed.
 
         Masked samples are mixed with nothing, and nothing with them. Masks are cut as their images are, and stand for
-        the targets.
+        the targets; but where images are mixed by them (`Spatial`), they are used up by that, and the batch comes
+        without.
 
         Args:
             step: number of the batch in the run.
 
         Raises:
-            ConfigError: the batch holds several views of each sample, or masks that would have to be blended.
+            ConfigError: the batch holds several views of each sample, masks that would have to be blended, or none
+                where images are mixed by them.
         """
         images = batch.images
         if images.dim() != 4:
             raise ConfigError("images of several views are not mixed; turn mixup, cutmix and the like off")
+        objects = None
+        if self.settings.by_masks:
+            if not isinstance(batch, MaskedBatch):
+                raise ConfigError("images are mixed by their masks (spatial), and the batch has none; use masks=True")
+            objects = (batch.masks != 0) & (batch.masks != IGNORE)
+            batch = Batch(*batch)
         if isinstance(batch, MaskedBatch) and (self.settings.mixup or self.settings.spectral.prob):
             raise ConfigError("masks cannot be blended; of mixup, cutmix and spectral only cutmix goes with masks")
         count, _, height, width = images.shape
@@ -242,7 +294,7 @@ class Mixer:
         together = batch.valid & batch.valid[partner]
         images = self._restyle(images, plan, partner, together)
         shares = self._shares(plan.shares, together)
-        images = self._mixed(images, plan, partner, shares, together)
+        images = self._mixed(images, plan, partner, shares, together, objects)
         if isinstance(batch, MaskedBatch):
             return batch._replace(images=images, masks=cut_masks(batch.masks, plan, partner, together)), None
         targets = self._targets(batch.labels, partner, shares) if self.settings.mixes_labels else None
@@ -253,13 +305,23 @@ class Mixer:
         shares = torch.from_numpy(values).to(together.device, torch.float32, non_blocking=True)
         return torch.where(together, shares, 1.0)
 
-    def _mixed(self, images: Tensor, plan: MixPlan, partner: Tensor, shares: Tensor, together: Tensor) -> Tensor:
+    def _mixed(
+        self,
+        images: Tensor,
+        plan: MixPlan,
+        partner: Tensor,
+        shares: Tensor,
+        together: Tensor,
+        objects: Tensor | None,
+    ) -> Tensor:
         if plan.kind == "none":
             return images
+        others = self._shares(plan.others, together)
+        if plan.kind == "spatial":
+            assert objects is not None  # `__call__` sees to it
+            return kernels.mix_by_masks(images, objects, partner, shares, others)
         if plan.kind == "spectral":
-            return kernels.mix_by_frequency(
-                images, partner, shares, self._shares(plan.high, together), self.settings.spectral.ratio
-            )
+            return kernels.mix_by_frequency(images, partner, shares, others, self.settings.spectral.ratio)
         blended = np.where(plan.cut, 1.0, plan.shares)
         if plan.kind in ("mixup", "both"):
             whole = images.clone() if plan.kind == "both" else images

@@ -14,7 +14,7 @@ from fasttrain.scores.ensembles import weights as ensemble_weights
 from fasttrain.scores.ensembles.combiner import combiner
 from fasttrain.scores.ensembles.joined import Joined
 from fasttrain.scores.ensembles.validation_tables import Validation
-from fasttrain.scores.ensembles.votes import agreement, rank_blocks, vote_blocks
+from fasttrain.scores.ensembles.votes import agreement, count_ties, rank_blocks, vote_blocks
 from fasttrain.scores.files.opened import OpenedTable, row_blocks, writing
 from fasttrain.scores.files.value_check import first_bad_row
 from fasttrain.scores.measures.figures import Figures
@@ -130,8 +130,9 @@ def ensemble_files(
     """As `ensemble`, from files to a file, of which none is ever whole in memory.
 
     Returns:
-        {samples, tables, weights}, where they were used temperatures, agreement and fit (how the weights were found),
-        and where labels are known top1, nll (nats) and ece (15 bins of equal width) of what was written.
+        {samples, tables, weights}, where they were used temperatures, agreement, tied (samples whose most votes go to
+        several labels, of which the lowest counts) and fit (how the weights were found), and where labels are known
+        top1, nll (nats) and ece (15 bins of equal width) of what was written.
     """
     opened = [OpenedTable.open(path) for path in paths]
     plan = _Plan(opened, [OpenedTable.open(path) for path in validation], settings)
@@ -211,6 +212,8 @@ class _Plan:
             self.weights = self._fitted(labelled)
         else:
             self.weights = ensemble_weights.given_weights(self.tables, wanted, scale=self.kind != "logits")
+        if self._votes is not None:
+            self.facts["tied"] = count_ties(self._votes, self.weights)
 
     def _fitted(self, labelled: Validation) -> np.ndarray:
         settings = self.settings

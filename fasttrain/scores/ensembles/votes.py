@@ -95,6 +95,24 @@ def agreement(votes: np.ndarray) -> np.ndarray:
     return agreed / len(votes)
 
 
+def count_ties(votes: np.ndarray, weights: np.ndarray) -> int:
+    """Samples where several labels have most votes, of which the lowest counts.
+
+    Args:
+        votes: (N, M) int32 labels.
+        weights: (M,) of the voters.
+    """
+    tied = 0
+    for start in range(0, len(votes), BLOCK_ROWS):
+        block = votes[start : start + BLOCK_ROWS]
+        support = (block[:, :, None] == block[:, None, :]) @ weights
+        leading = support >= support.max(1, keepdims=True) * (1 - 1e-9)
+        lowest = np.where(leading, block, np.iinfo(block.dtype).max).min(1)
+        highest = np.where(leading, block, -1).max(1)
+        tied += int((lowest < highest).sum())
+    return tied
+
+
 def vote_blocks(votes: np.ndarray, weights: np.ndarray, blocks: Iterator[slice], columns: int) -> Iterator[tuple]:
     """Each class's share of the votes, in row blocks.
 

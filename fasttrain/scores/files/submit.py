@@ -24,6 +24,8 @@ def write_submission(
     header: bool = True,
     columns: tuple[str, str] = ("id", "label"),
     zipped: bool = False,
+    names: Literal["id", "file"] | str = "id",
+    indent: int | None = None,
 ) -> dict[str, Any]:
     """Write one label a sample.
 
@@ -36,25 +38,47 @@ def write_submission(
         header: whether the csv has a header line.
         columns: what it names them.
         zipped: add ``.zip`` to `out` where it is not there yet.
+        names: how samples are called: by their ``id``, or by the ``file`` that it ends in, without folders.
+        indent: blanks that a line of json begins with, one for each sample; None for all in one line.
 
     Returns:
         {samples, out, use}.
+
+    Raises:
+        ScoresError: there is no such format, or several samples would be called alike.
     """
     label_as = label_as or ("name" if file_format == "csv" else "index")
     if file_format not in ("csv", "json") or label_as not in ("name", "index"):
         raise ScoresError("a submission is of format csv or json, with labels as name or index")
+    if indent is not None and file_format != "json":
+        raise ScoresError("an indent belongs to format json; leave it out")
+    called = table.ids if names == "id" else _file_names(table.ids)
     labels = table.predictions(use).tolist()
     shown = labels if label_as == "index" else [table.classes[label] for label in labels]
     if file_format == "json":
-        text = json.dumps(dict(zip(table.ids, shown, strict=True)))
+        text = json.dumps(dict(zip(called, shown, strict=True)), indent=indent)
     else:
-        text = _csv(list(zip(table.ids, shown, strict=True)), columns if header else None)
+        text = _csv(list(zip(called, shown, strict=True)), columns if header else None)
     out = Path(out)
     if zipped and out.suffix != ".zip":
         out = out.with_name(out.name + ".zip")
     write_text(out, text, inner_suffix=f".{file_format}")
     used = use or ("assigned" if table.assigned is not None else "argmax")
     return {"samples": len(table), "out": str(out), "use": used}
+
+
+def _file_names(ids: Sequence[str]) -> list[str]:
+    """What follows the last ``/`` of each id."""
+    names = [sample_id.rpartition("/")[2] for sample_id in ids]
+    if len(set(names)) < len(names):
+        owner: dict[str, str] = {}
+        for sample_id, name in zip(ids, names, strict=True):
+            if owner.setdefault(name, sample_id) != sample_id:
+                raise ScoresError(
+                    f"the samples {owner[name]!r} and {sample_id!r} have the same file name, so it cannot stand for "
+                    "them; leave --names file out"
+                )
+    return names
 
 
 def _csv(rows: list[tuple[str, Any]], header: Sequence[str] | None) -> str:

@@ -38,11 +38,14 @@ class Segmentation(Task[SegmentSettings]):
 
     figures = ("miou", "aacc", "macc", "mdice")
     main = "miou"
-    masks = True
     eval_view: WholeView
 
     def __init__(self, settings: SegmentSettings) -> None:
         super().__init__(settings, whole_view_of(settings))
+
+    @property
+    def masks(self) -> bool:
+        return True
 
     def train_view(self) -> TrainView:
         how, evaluated = self.settings.augment.of_view(), self.eval_view

@@ -6,9 +6,10 @@ import torch
 from timm.data.mixup import Mixup, mixup_target, rand_bbox
 
 from fasttrain.base.errors import ConfigError
+from fasttrain.kernels import mixing as kernels
 from fasttrain.loading.augment import mixing
 from fasttrain.loading.augment.mixing import Mixer, Mixing, plan_mix
-from fasttrain.loading.batch import Batch
+from fasttrain.loading.batch import Batch, MaskedBatch
 
 CLASSES = 5
 
@@ -23,6 +24,15 @@ def batch(count: int = 8, missing: tuple[int, ...] = (), size: int = 16) -> Batc
     return Batch(pixels, labels, torch.arange(count), valid)
 
 
+def masked(given: Batch) -> MaskedBatch:
+    """With squares of class 2 (and one of class 1) on class 0; a row counts for nothing."""
+    masks = torch.zeros((len(given.labels), *given.images.shape[2:]), dtype=torch.uint8)
+    for number in range(len(masks)):
+        masks[number, number : number + 7, 3:12] = 1 + (number > 0)
+    masks[:, 5] = 255
+    return MaskedBatch(*given, masks)
+
+
 def mixed(settings: dict[str, object], given: Batch, step: int = 0, **how: object) -> tuple[Batch, torch.Tensor | None]:
     mixer = Mixer(Mixing.model_validate(settings), CLASSES, **how)  # type: ignore[arg-type]
     return mixer(given._replace(images=given.images.clone(memory_format=torch.preserve_format)), step)
@@ -35,6 +45,7 @@ SETTINGS = [
     {"mixup": 0.8, "cutmix": 1.0, "mix_mode": "pair"},
     {"cutmix_minmax": (0.3, 0.7), "mix_mode": "elem"},
     {"spectral": {"prob": 1.0}},
+    {"spatial": {"prob": 1.0}},
     {"fourier": {"prob": 1.0}},
     {"style": {"prob": 1.0}},
 ]
@@ -42,7 +53,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_image_changes_but_masked_ones_and_their_partners(settings: dict[str, object]) -> None:
-    given = batch(missing=(2,))
+    given = masked(batch(missing=(2,))) if "spatial" in settings else batch(missing=(2,))
     result, targets = mixed(settings, given)
     changed = (result.images - given.images).abs().flatten(1).amax(1) > 1e-6
     assert not changed[[2, 5]].any() and changed[[0, 1, 3, 4, 6, 7]].float().mean() > 0.6
@@ -154,3 +165,55 @@ def test_several_views_are_refused() -> None:
     given = batch()
     with pytest.raises(ConfigError, match="several views"):
         mixed({"mixup": 1.0}, given._replace(images=torch.stack([given.images] * 2)))
+
+
+def test_spatial_mixing_is_the_papers_sum_and_labels_go_by_the_object() -> None:
+    given = masked(batch())
+    result, targets = mixed({"spatial": {"prob": 1}}, given, step=2, smoothing=0.1)
+    plan = plan_mix(Mixing.model_validate({"spatial": {"prob": 1}}), 8, 16, 16, 0, 2)
+    front, back = plan.shares[0], plan.others[0]
+    assert plan.kind == "spatial" and (plan.shares == front).all() and abs(front - back) > 0.01
+    x = given.images.numpy()
+    m = ((given.masks == 1) | (given.masks == 2)).numpy()[:, None].astype(float)
+    y, n = x[::-1], m[::-1]
+    wanted = front * (x * m) + (1 - front) * (y * n) + back * (x * (1 - m)) + (1 - back) * (y * (1 - n))
+    np.testing.assert_allclose(result.images.numpy(), wanted, atol=1e-6)
+    hot = np.eye(CLASSES)[given.labels] * 0.9 + 0.1 / CLASSES
+    assert targets is not None
+    np.testing.assert_allclose(targets.numpy(), front * hot + (1 - front) * hot[::-1], atol=1e-6)
+    assert not isinstance(result, MaskedBatch)
+
+
+def test_each_batch_is_mixed_in_one_of_two_ways() -> None:
+    both = Mixing.model_validate({"spatial": {"prob": 0.5}, "spectral": {"prob": 0.3}, "mixup": 1.0})
+    plans = [plan_mix(both, 2, 8, 8, 0, step) for step in range(400)]
+    kinds = [plan.kind for plan in plans]
+    assert abs(kinds.count("spatial") - 200) < 30 and abs(kinds.count("spectral") - 120) < 28
+    assert kinds.count("mixup") == 400 - kinds.count("spatial") - kinds.count("spectral")
+    for kind in ("spatial", "spectral"):
+        shares, others = np.transpose([(plan.shares[0], plan.others[0]) for plan in plans if plan.kind == kind])
+        assert abs(shares.var() - 1 / 20) < 0.015 and abs(others.var() - 1 / 12) < 0.02  # Beta(2, 2), uniform
+    with pytest.raises(ValueError, match=r"spatial.prob 0.8 and spectral.prob 0.5 .* more than 1 together"):
+        Mixing.model_validate({"spatial": {"prob": 0.8}, "spectral": {"prob": 0.5}})
+
+
+def test_a_batch_without_masks_is_not_mixed_by_them() -> None:
+    with pytest.raises(ConfigError, match="the batch has none"):
+        mixed({"spatial": {"prob": 0.5}, "spectral": {"prob": 0.5}}, batch())
+
+
+def test_low_frequencies_of_all_are_ordinary_mixup() -> None:
+    given = batch()
+    settings = {"spectral": {"prob": 1, "ratio": 1}}
+    result, _ = mixed(settings, given)
+    share = torch.from_numpy(plan_mix(Mixing.model_validate(settings), 8, 16, 16, 0, 0).shares)
+    plain = kernels.mix(given.images, torch.arange(7, -1, -1), share)
+    torch.testing.assert_close(result.images, plain, atol=1e-5, rtol=0)
+
+
+def test_each_way_can_be_looked_at_by_itself() -> None:
+    many = Mixing.model_validate({"cutmix": 1.0, "spatial": {"prob": 0.2, "alpha": 3}, "fourier": {"prob": 0.1}})
+    ways = many.ways()
+    assert list(ways) == ["cutmix", "spatial", "fourier"]
+    assert ways["spatial"] == Mixing.model_validate({"spatial": {"prob": 1, "alpha": 3}})
+    assert plan_mix(ways["cutmix"], 4, 8, 8, 0, 0).kind == "cutmix"

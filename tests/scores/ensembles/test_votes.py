@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import rankdata
 
 from fasttrain.scores.ensembles.ensemble import ensemble
-from fasttrain.scores.ensembles.votes import agreement, mean_ranks
+from fasttrain.scores.ensembles.votes import agreement, count_ties, mean_ranks
 from fasttrain.scores.table import ScoreTable
 
 from ..made_tables import models
@@ -38,6 +38,18 @@ def test_agreement_counts_with_the_majority():
     votes = np.array([[0, 0, 1], [2, 1, 2], [1, 1, 1], [0, 1, 2], [3, 2, 2]], np.int32)
     # Majorities 0, 2, 1, 0 (of three equal ones the lowest), 2.
     np.testing.assert_allclose(agreement(votes), [4 / 5, 3 / 5, 3 / 5])
+
+
+def test_ties_are_counted():
+    votes = np.array([[0, 0, 1, 1], [2, 1, 2, 0], [1, 1, 1, 1], [0, 1, 2, 3]], np.int32)
+    assert count_ties(votes, np.full(4, 0.25)) == 2
+    assert count_ties(votes, np.array([0.4, 0.2, 0.2, 0.2])) == 0
+    assert count_ties(votes, np.array([0.3, 0.2, 0.4, 0.1])) == 1
+    tables = models((2.0, 1.0))  # two that differ are a tie where their weights are equal
+    differ = int((tables[0].argmax() != tables[1].argmax()).sum())
+    assert differ > 0
+    assert ensemble(tables, method="vote", weights="uniform").meta["tied"] == differ
+    assert ensemble(tables, method="vote", weights=(0.6, 0.4)).meta["tied"] == 0
 
 
 def test_votes_weighted_by_agreement():

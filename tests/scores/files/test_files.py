@@ -149,6 +149,20 @@ def test_submissions(tmp_path, table):
         assert archive.read("s.csv").decode() == '0001.jpg,0\n0002.jpg,2\n"x, y.jpg",1\n'
 
 
+def test_a_submission_by_file_names_a_line_each(tmp_path, table):
+    table.ids = ["test/a.jpg", "test/b/b.jpg", "c.jpg"]
+    write_submission(table, tmp_path / "prediction.json", file_format="json", names="file", indent=4)
+    wanted = '{\n    "a.jpg": 0,\n    "b.jpg": 2,\n    "c.jpg": 1\n}'
+    assert (tmp_path / "prediction.json").read_text() == wanted
+    write_submission(table, tmp_path / "s.csv", names="file", header=False)
+    assert (tmp_path / "s.csv").read_text() == "a.jpg,cat\nb.jpg,eel\nc.jpg,dog\n"
+    table.ids = ["one/a.jpg", "b.jpg", "two/a.jpg"]
+    with pytest.raises(ScoresError, match=r"'one/a.jpg' and 'two/a.jpg' have the same file name"):
+        write_submission(table, tmp_path / "s.csv", names="file")
+    with pytest.raises(ScoresError, match=r"an indent belongs to format json"):
+        write_submission(table, tmp_path / "s.csv", indent=4)
+
+
 def test_the_published_pickle_shapes(tmp_path):
     """A list of mappings with single numbers beside the scores, a list of triples, and arrays under names."""
     probs = (np.exp(SCORES) / np.exp(SCORES).sum(1, keepdims=True)).astype(np.float32)
