@@ -149,6 +149,7 @@ def classes_of(path: Path) -> tuple[list[str] | None, int]:
         return reader.class_names, len(reader.labels)
 
 
+@pytest.mark.thorough
 def test_first_steps_of_ood_cv(robin: Path, tmp_path: Path) -> None:
     run("ood_cv", robin, tmp_path, ["train[model=deit]"])
     stages = tmp_path / "stages"
