@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from fasttrain.loading.views import eval_view
 from fasttrain.models.create import create_model
 from fasttrain.models.export import export_model
 from fasttrain.models.opened import OpenedModel
+from tests.cli.called import fasttrain
 
 
 @pytest.fixture
@@ -62,23 +61,7 @@ def test_unknown_endings_and_missing_packages_are_one_sentence(opened, tmp_path,
 
 
 def test_the_command(tmp_path, colour_tree):
-    command = [sys.executable, "-m", "fasttrain.cli.app"]
-    train = [
-        "train",
-        "--data",
-        str(colour_tree),
-        "--model",
-        "test_resnet",
-        "--size",
-        "32",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "6",
-    ]
-    run = tmp_path / "run"
-    subprocess.run([*command, *train, "--out", str(run)], check=True, capture_output=True)
-    out = tmp_path / "model.pt2"
-    done = subprocess.run([*command, "export", str(run), str(out), "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["format"] == "ExportedProgram"
+    run, out = tmp_path / "run", tmp_path / "model.pt2"
+    how = ("--model", "test_resnet", "--size", 32, "--epochs", 1, "--batch-size", 6)
+    fasttrain("train", "--data", colour_tree, *how, "--out", run)
+    assert fasttrain("export", run, out)["format"] == "ExportedProgram"
