@@ -4,7 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
@@ -27,3 +31,18 @@ def told(ranks: int, *words: object) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def of_one_and_of_two(script: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a script tells in one process and in two, each with a folder of that name to write into."""
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    return told(1, script, folder / "one"), told(2, script, folder / "two")
+
+
+def same_weights(folder: Path, file: str, rtol: float, atol: float) -> dict[str, torch.Tensor]:
+    """The weights that one process has written, which those of two must be like."""
+    one, two = (load_file(folder / name / file) for name in ("one", "two"))
+    for key, tensor in one.items():
+        torch.testing.assert_close(two[key], tensor, rtol=rtol, atol=atol, msg=key)
+    return one

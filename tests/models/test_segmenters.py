@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, monkeypatch):
         open_segmenter(tmp_path / "bare.safetensors")
     info = CheckpointInfo("test_resnet", 3, None, {"kind": "eval", "size": 40})
     save_weights(tmp_path / "classifier.safetensors", classifier.state_dict(), info)
-    with pytest.raises(WeightsError, match=r"holds a classifier \(test_resnet\)"):
+    with pytest.raises(WeightsError, match=r"holds another kind of model \(test_resnet\)"):
         open_segmenter(tmp_path / "classifier.safetensors")
     with pytest.raises(WeightsError, match="no such file"):
         open_segmenter(tmp_path / "none.safetensors")

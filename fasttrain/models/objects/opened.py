@@ -9,10 +9,10 @@ import torch
 from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, WeightsError
 from fasttrain.loading.segmentation_views import WholeView
-from fasttrain.loading.views import parse_view
-from fasttrain.models.checkpoint import CheckpointInfo, file_hash
+from fasttrain.models.checkpoint import file_hash
 from fasttrain.models.objects.mapper import MapperSettings, ObjectMapper
-from fasttrain.models.weights import load_weights, read_metadata
+from fasttrain.models.weights import load_weights
+from fasttrain.models.whole_images import read_checkpoint
 
 Shows = Literal["objects", "background"]
 
@@ -43,19 +43,7 @@ def open_mapper(path: str | Path, *, size: int | None = None, device: torch.devi
     Raises:
         WeightsError: nothing there, or no mapper.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "last.safetensors"
-    if not path.is_file():
-        raise WeightsError(f"weights {path}: no such file")
-    record = read_metadata(path)
-    if record.get("objects") is None:
-        held = f"holds another kind of model ({record['model']})" if "model" in record else "is no checkpoint of ours"
-        raise WeightsError(f"{path} {held}, and object masks come from a run of `fasttrain objects train`")
-    info = CheckpointInfo.from_record(record, path)
-    view = parse_view(info.eval_view)
-    if not isinstance(view, WholeView):
-        raise WeightsError(f"checkpoint {path} stores a {view.kind} view where one of whole images belongs")
+    path, info, view = read_checkpoint(path, "objects", "object masks come from a run of `fasttrain objects train`")
     stored: dict[str, Any] = dict(info.objects or {})
     shows = stored.pop("shows", None)
     if shows not in ("objects", "background"):

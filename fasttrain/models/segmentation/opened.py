@@ -10,12 +10,12 @@ from fasttrain.base.config import load_settings
 from fasttrain.base.errors import ConfigError, WeightsError
 from fasttrain.base.palette import Colour
 from fasttrain.loading.segmentation_views import WholeView
-from fasttrain.loading.views import parse_view
-from fasttrain.models.checkpoint import CheckpointInfo, file_hash
+from fasttrain.models.checkpoint import file_hash
 from fasttrain.models.segmentation.create import create_segmenter
 from fasttrain.models.segmentation.segmenter import Segmenter
 from fasttrain.models.segmentation.settings import SegmenterSettings
-from fasttrain.models.weights import load_weights, read_metadata
+from fasttrain.models.weights import load_weights
+from fasttrain.models.whole_images import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,9 @@ def open_segmenter(path: str | Path, *, size: int | None = None, device: torch.d
     Raises:
         WeightsError: nothing there, or no segmentation model.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "last.safetensors"
-    if not path.is_file():
-        raise WeightsError(f"weights {path}: no such file")
-    record = read_metadata(path)
-    if record.get("segmenter") is None:
-        held = f"holds a classifier ({record['model']})" if "model" in record else "is no checkpoint of fasttrain"
-        raise WeightsError(f"{path} {held}, and masks come from a segmentation model; train one with `segment train`")
-    info = CheckpointInfo.from_record(record, path)
-    view = parse_view(info.eval_view)
-    if not isinstance(view, WholeView):
-        raise WeightsError(f"checkpoint {path} stores a {view.kind} view where one of whole images belongs")
+    path, info, view = read_checkpoint(
+        path, "segmenter", "masks come from a segmentation model; train one with `segment train`"
+    )
     try:
         stored: dict[str, Any] = {"palette": None, "crop": None, **(info.segmenter or {})}
         palette, crop = stored.pop("palette"), stored.pop("crop")

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fasttrain.base.config import Settings
 from fasttrain.training.adaptation.strong import StrongSettings
-from fasttrain.training.adaptation.teacher import BatchNorm
+from fasttrain.training.mean_teacher import BatchNorm
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,9 @@ from fasttrain.training.adaptation.observed import Observed
 from fasttrain.training.adaptation.pairs import PairedBatch
 from fasttrain.training.adaptation.settings import AdaptationSettings
 from fasttrain.training.adaptation.strong import StrongAugmentation
-from fasttrain.training.adaptation.teacher import MeanTeacher
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.segmentation.losses import SegmentationCriterion
-from fasttrain.training.stepper import Stepper
+from fasttrain.training.taught_stepper import TaughtStepper
 
 
 class WithFeatures(nn.Module):
@@ -78,7 +77,7 @@ class Seen:
 
 
 @dataclass
-class AdaptationStepper(Stepper):
+class AdaptationStepper(TaughtStepper):
     """Model, teacher and what belongs to a step. Batches are `PairedBatch`es, the called model is a `WithFeatures`.
 
     The loss is that of the source, plus the distance of features, plus the weighted loss of mixed images (Hoyer et al.,
@@ -92,8 +91,6 @@ class AdaptationStepper(Stepper):
         show: is called with what a step has seen, every ``settings.pictures`` steps; None for nobody.
     """
 
-    saves_beside: ClassVar[bool] = True
-
     settings: AdaptationSettings = field(default_factory=AdaptationSettings)
     things: Sequence[int] = ()
     strong: StrongAugmentation | None = None
@@ -103,20 +100,15 @@ class AdaptationStepper(Stepper):
         super().__post_init__()
         assert isinstance(self.module, Segmenter) and isinstance(self.criterion, SegmentationCriterion)
         self.frozen = FrozenFeatures(self.module) if self.settings.feature_distance.weight else None
-        self.mean_teacher = MeanTeacher(self.module, self.settings.alpha, self.settings.batch_norm)
-        self.ema = self.mean_teacher  # to those who save and restore it, it is one
         self.observed = Observed(self.module.num_classes, self.device)
-        self._global_step, self._checked = 0, False
+        self._global_step = 0
 
     def step(self, batch: Batch, global_step: int, loss_sum: LaggedLoss) -> None:
         """The teacher follows the student, then the student learns."""
         assert isinstance(batch, PairedBatch)
         self._global_step = global_step
         self.mean_teacher.update(self.module, global_step)
-        if not self._checked:
-            with autocast(self.device, self.amp):
-                self.mean_teacher.require_deterministic(batch.target.images)
-            self._checked = True
+        self._require_deterministic(batch.target.images)
         super().step(batch, global_step, loss_sum)
 
     def _backward(self, batch: Batch, targets: Tensor | None, samples: Tensor, averaged: bool = True) -> Tensor:
@@ -169,18 +161,6 @@ class AdaptationStepper(Stepper):
         return (loss + self.settings.feature_distance.weight * distance)[None]
 
     # --- what is kept of it -----------------------------------------------------------------------------------------
-
-    @property
-    def kept(self) -> nn.Module:
-        """The student, or the teacher, as the settings say."""
-        return self.module if self.settings.keep == "student" else self.mean_teacher.module
-
-    @property
-    def beside(self) -> tuple[str, nn.Module]:
-        """The other one of the two."""
-        if self.settings.keep == "student":
-            return "teacher", self.mean_teacher.module
-        return "student", self.module
 
     def take_figures(self) -> dict[str, Any]:
         """See `Observed.figures`; the next ones are of the steps from now on."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from fasttrain.base.config import Settings, refuse_idle
-from fasttrain.training.adaptation.teacher import BatchNorm
+from fasttrain.training.mean_teacher import BatchNorm
 
 if TYPE_CHECKING:
     from fasttrain.training.settings import TrainSettings

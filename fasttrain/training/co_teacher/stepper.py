@@ -5,21 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fasttrain.inference.forward import autocast
 from fasttrain.loading.batch import Batch, all_views
-from fasttrain.training.adaptation.teacher import MeanTeacher
 from fasttrain.training.co_teacher.observed import LossParts
 from fasttrain.training.co_teacher.partners import with_partners_amplitudes
 from fasttrain.training.co_teacher.settings import CoTeacherSettings
 from fasttrain.training.distillation import divergence
 from fasttrain.training.monitor import LaggedLoss
-from fasttrain.training.stepper import Stepper
+from fasttrain.training.taught_stepper import TaughtStepper
 
 
 @dataclass
-class CoTeacherStepper(Stepper):
+class CoTeacherStepper(TaughtStepper):
     """Model, teacher and what belongs to a step. Batches are those of a `PartneredLoader`.
 
     The loss of an image x, with amplitudes of its partner's x', is (Xu et al., CVPR 2021, arXiv 2105.11120, eq. 6 to 9)
@@ -31,7 +30,6 @@ class CoTeacherStepper(Stepper):
         mean, std: that the images were normalised by.
     """
 
-    saves_beside: ClassVar[bool] = True
     images_a_sample: ClassVar[int] = 2
 
     settings: CoTeacherSettings = field(default_factory=CoTeacherSettings)
@@ -40,18 +38,13 @@ class CoTeacherStepper(Stepper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.mean_teacher = MeanTeacher(self.module, self.settings.alpha, self.settings.batch_norm)
-        self.ema = self.mean_teacher  # to those who save and restore it, it is one
         self.observed = LossParts(self.device)
-        self._weight, self._checked = 0.0, False
+        self._weight = 0.0
 
     def step(self, batch: Batch, global_step: int, loss_sum: LaggedLoss) -> None:
         """The student learns, then the teacher follows it."""
         self._weight = self.settings.weight_of(self.schedule.table.epoch_of(global_step))
-        if not self._checked:
-            with autocast(self.device, self.amp):
-                self.mean_teacher.require_deterministic(batch.images)
-            self._checked = True
+        self._require_deterministic(batch.images)
         super().step(batch, global_step, loss_sum)
         self.mean_teacher.update(self.module, global_step)
 
@@ -78,18 +71,6 @@ class CoTeacherStepper(Stepper):
         return torch.where(batch.valid, 0.5 * original + 0.5 * moved + self._weight * consistency, 0.0)
 
     # --- what is kept of it -----------------------------------------------------------------------------------------
-
-    @property
-    def kept(self) -> nn.Module:
-        """The student, or the teacher, as the settings say."""
-        return self.module if self.settings.keep == "student" else self.mean_teacher.module
-
-    @property
-    def beside(self) -> tuple[str, nn.Module]:
-        """The other one of the two."""
-        if self.settings.keep == "student":
-            return "teacher", self.mean_teacher.module
-        return "student", self.module
 
     def take_figures(self) -> dict[str, Any]:
         """The parts of the loss, a sample's mean of the epoch, and the weight of the consistency."""

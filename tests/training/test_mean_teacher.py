@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.base.errors import TrainingError
-from fasttrain.training.adaptation.teacher import BatchNorm, MeanTeacher
+from fasttrain.training.mean_teacher import BatchNorm, MeanTeacher
 
 
 class DropPath(nn.Module):
