@@ -143,14 +143,16 @@ def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen:
 def test_killed_anywhere_it_ends_in_the_same_files(recipe, tmp_path, seed):
     """Whatever is at work then, one stage or two: what is finished is not done again."""
     jobs = ("--jobs", str(1 + seed % 2))
+    started = time.monotonic()
     run(recipe, tmp_path / "whole", *jobs)
+    seconds = time.monotonic() - started
     whole = finals(tmp_path / "whole")
     out, rng, kills = tmp_path / "work", random.Random(seed), 0
     done_before: dict[str, float] = {}
     while True:
         process = start(recipe, out, *jobs)
         try:
-            process.wait(rng.uniform(0.5, 3.5) if kills < 6 else None)
+            process.wait(rng.uniform(0.1, 0.4) * seconds if kills < 6 else None)
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
