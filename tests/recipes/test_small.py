@@ -149,7 +149,10 @@ def test_contexts_of_pacs_to_their_end(pacs: Path, tmp_path: Path) -> None:
     done = run("pacs_context", work, *sets)
     assert done["results"]["accuracy"]["samples"] == 12
     assert len(list((work / "stages/object_masks/masks").rglob("*.png"))) == 36
-    with BetonReader(work / "stages/bare_set/val.beton") as bare, BetonReader(work / "stages/train_set/val.beton") as val:
+    with (
+        BetonReader(work / "stages/bare_set/val.beton") as bare,
+        BetonReader(work / "stages/train_set/val.beton") as val,
+    ):
         assert bare.ids == val.ids and val.masks is not None
     assert len(json.loads((work / "stages/prediction/submission.json").read_text())) == 12
     told = report("pacs_context", work, *sets)

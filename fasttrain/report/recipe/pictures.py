@@ -1,4 +1,4 @@
-"""The section with pictures that stages left: what an adaptation has learned from, masks of data sets and of objects."""
+"""The section with pictures that stages left: what an adaptation has learned from, and masks."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
