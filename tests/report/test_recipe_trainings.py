@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,10 +16,11 @@ from tests.report.test_recipe import measured, stage
 EPOCHS = {"epochs": 5}
 
 
-def predicted(name: str, of: str, output: str, top1: float, **settings: Any) -> list[StageView]:
+def predicted(name: str, of: str, output: str, top1: float) -> list[StageView]:
     table = f"predict_{name}"
     made = [("checkpoint", of, output), ("data", "target", "dataset")]
-    return [stage(table, "predict", made, settings=settings), measured(f"accuracy_{name}", table, top1)]
+    given = {"checkpoint": f"${{{of}.{output}}}", "data": "${target.dataset}"}
+    return [stage(table, "predict", made, settings=given), measured(f"accuracy_{name}", table, top1)]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_each_training_is_compared_with_what_it_goes_on_with(view: RecipeView) -
         ("mixing by masks of objects", "predict_a", "predict_classifier", "", 0.1),
         ("mixing by masks of objects", "predict_a_best", "predict_classifier", "", 0.4),
         ("co-teacher", "predict_student", "predict_a", "student", 0.05),
-        ("co-teacher", "predict_b", "predict_a", "", 0.1),
+        ("co-teacher", "predict_b", "predict_a", "teacher", 0.1),
         ("further training", "predict_c", "predict_b", "", 0.02),
     ]
     assert recipe_figures(view)["gains"][0]["step"] == found[0].step
@@ -84,7 +84,9 @@ def test_what_differs_besides_the_mixing_is_said(view: RecipeView) -> None:
 
 def test_scores_that_were_made_in_another_way_are_not_compared(view: RecipeView) -> None:
     stages = [
-        replace(one, record={**one.record, "settings": {"tta": "hflip"}}) if one.name == "predict_b" else one
+        replace(one, record={**one.record, "settings": {**one.record["settings"], "tta": "hflip"}})
+        if one.name == "predict_b"
+        else one
         for one in view.stages
     ]
     changed = replace(view, stages=stages)

@@ -21,8 +21,7 @@ def training_gains(view: RecipeView, found: Sequence[Measure]) -> list[Gain]:
         if one.by not in models:
             continue
         name, output = models[one.by]
-        step, origin, note = _step_of(view, view.by_name[name])
-        note = ", ".join(filter(None, (output if output in ("student", "teacher") else "", note)))
+        step, origin, note = _step_of(view, view.by_name[name], output)
         for other in found:
             if models.get(other.by) in origin and _is_like(view, one, other):
                 result.append(Gain(step, one.stage, other.stage, other.top1, one.top1, note))
@@ -39,18 +38,26 @@ def _model_of(view: RecipeView, stage: StageView) -> Model | None:
 
 def _is_like(view: RecipeView, one: Measure, other: Measure) -> bool:
     """Whether both are scores of the same samples, made in the same way."""
-    settings = [view.by_name[measure.stage].record.get("settings") for measure in (one, other)]
-    return one.labels == other.labels and settings[0] == settings[1]
+    ways = [_options(view.by_name[measure.stage]) for measure in (one, other)]
+    return one.labels == other.labels and ways[0] == ways[1]
 
 
-def _step_of(view: RecipeView, stage: StageView) -> tuple[str, list[Model], str]:
-    """The step that a training is, the models that it is compared with, and a note. One that goes on with itself of an
-    earlier round is another matter."""
+def _options(stage: StageView) -> dict[str, Any]:
+    """Its settings but for the model."""
+    return {key: value for key, value in stage.record.get("settings", {}).items() if key != "checkpoint"}
+
+
+def _step_of(view: RecipeView, stage: StageView, output: str) -> tuple[str, list[Model], str]:
+    """The step that a training is, the models that one of its models is compared with, and a note. A training that goes
+    on with itself of an earlier round is another matter."""
     settings: Mapping[str, Any] = stage.record.get("settings", {})
     begun = _first_weights(view, stage)
     if begun:
         others = [model for model in begun if view.by_name[model[0]].template != stage.template]
-        return (CO_TEACHER if _value(settings, "co_teacher", "weight") else FURTHER), others, ""
+        if not _value(settings, "co_teacher", "weight"):
+            return FURTHER, others, ""
+        kept = _value(settings, "co_teacher", "keep") or "student"
+        return CO_TEACHER, others, output if output in ("student", "teacher") else kept
     if not _value(settings, "augment", "spatial", "prob"):
         return MIXING, [], ""
     mappers = [view.by_name[name] for name in sorted(view.before(stage)) if view.by_name[name].kind == "objects_train"]
