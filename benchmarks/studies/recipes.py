@@ -3,6 +3,7 @@
     python benchmarks/studies/recipes.py run pacs_rounds PACS_FOLDER LITE0.pth LITE1.pth
     python benchmarks/studies/recipes.py run pacs_rounds PACS_FOLDER LITE0.pth LITE1.pth \
         --targets photo art_painting cartoon sketch                      # each domain left out in turn
+    python benchmarks/studies/recipes.py run pacs_context PACS_FOLDER LITE0.pth     # --targets, too
     python benchmarks/studies/recipes.py run noisy_cifar10 CIFAR10.tar.xz
     python benchmarks/studies/recipes.py run cifar10 CIFAR10.tar.xz
     python benchmarks/studies/recipes.py table                             # what is there, as Markdown
@@ -32,12 +33,21 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes.json"
 WORK = ROOT / "build" / "recipes"
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
-TWINS = ("pacs_rounds", "noisy_cifar10", "cifar10")
+SOURCES = {  # variables of each recipe that say where its data lie
+    "pacs_rounds": ("data", "weights_lite0", "weights_lite1"),
+    "pacs_context": ("data", "weights"),
+    "noisy_cifar10": ("data",),
+    "cifar10": ("data",),
+}
 # Columns of the table, and the stages of the recipes whose accuracy they show: the first one that was measured.
 STEPS = {
-    "a model": ("predict",),
+    "a model": ("predict", "predict_baseline"),
+    "mixing by masks": ("predict_a",),
+    "co-teacher": ("predict_b",),
+    "its versions": ("predict_c",),
     "shifted views": ("predict_shifted",),
-    "ensemble": ("ensemble",),
+    "ensemble": ("ensemble", "average"),
+    "vote": ("vote",),
     "class counts known": ("known",),
     "estimated": ("estimated",),
 }
@@ -60,13 +70,12 @@ def recipe_file(twin: str) -> Path:
 
 def data_of(twin: str, sources: list[Path]) -> list[str]:
     """The variables that say where the data lie."""
-    wanted = 3 if twin == "pacs_rounds" else 1
-    if len(sources) != wanted:
-        sys.exit(f"{twin} needs {wanted} sources, see the first lines of this file")
-    if twin == "pacs_rounds":
-        names = ("data", "weights_lite0", "weights_lite1")
-        return [f"{name}={path.absolute()}" for name, path in zip(names, sources, strict=True)]
-    return [f"data={unpacked(sources[0])}"]
+    names = SOURCES[twin]
+    if len(sources) != len(names):
+        sys.exit(f"{twin} needs {len(names)} sources, see the first lines of this file")
+    if "cifar10" in twin:
+        sources = [unpacked(sources[0])]
+    return [f"{name}={path.absolute()}" for name, path in zip(names, sources, strict=True)]
 
 
 def run(twin: str, sources: list[Path], chosen: list[str]) -> None:
@@ -142,9 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("run")
-    command.add_argument("twin", choices=TWINS)
+    command.add_argument("twin", choices=list(SOURCES))
     command.add_argument("sources", nargs="+", type=Path)
-    command.add_argument("--targets", nargs="+", choices=DOMAINS, default=[], help="of pacs_rounds")
+    command.add_argument("--targets", nargs="+", choices=DOMAINS, default=[], help="of pacs_*")
     command.add_argument("--seeds", nargs="+", type=int, default=[])
     command.add_argument("--set", action="append", default=[], dest="overrides")
     commands.add_parser("table")

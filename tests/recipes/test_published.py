@@ -11,6 +11,7 @@ from PIL import Image
 from fasttrain.beton_build.reader import BetonReader
 from fasttrain.recipes.check import check
 from fasttrain.recipes.expand import expand
+from fasttrain.recipes.graph import before
 from fasttrain.recipes.load import load_recipe
 from fasttrain.recipes.resources import Machine
 from fasttrain.recipes.toolbox import Toolbox
@@ -113,8 +114,9 @@ def nicopp(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ood_cv", "robin", ["first_scores=${first}", "second_scores=${second}"], 3 + 2 + 1),
         ("webly_fine_grained", "accv", [], 2 + 4 * 3 + 4 * 4),
         ("webly_fine_grained", "accv", ["swin_loss=softmax_eql"], 2 + 4 * 3 + 4 * 4),
-        ("context_generalisation", "nicopp", [BY_EPOCH], 3 + 3 + 30),
-        ("context_generalisation", "nicopp", ["track=track2", BY_EPOCH], 3 + 3 + 30),
+        ("context_generalisation", "nicopp", [BY_EPOCH], 1 + 3 + 3 + 30),
+        ("context_generalisation", "nicopp", ["track=track2", BY_EPOCH], 1 + 3 + 3 + 30),
+        ("context_generalisation", "nicopp", ["masks={}/masks", BY_EPOCH], 1 + 3 + 3 + 30),
         ("product_classification", "aliproducts", [], 9),
         ("product_classification", "aliproducts", ["train_list={}/train.json", "val_list={}/val.json"], 9),
     ],
@@ -200,17 +202,29 @@ def test_the_recipe_of_contexts_with_sizes_by_epoch(nicopp: Path, toolbox: Toolb
         number / 10 for number in range(1, 11)
     ]
     assert len(bodies["vote"]["tables"]) == 33
+    assert str(bodies["train_set"]["masks"]) == "${object_masks.masks}"
+
+
+def test_ready_masks_take_the_place_of_those_that_are_made(nicopp: Path, toolbox: Toolbox, tmp_path: Path) -> None:
+    stages = expand(load_recipe("context_generalisation", [f"data={nicopp}", f"masks={nicopp}/masks"]), toolbox)
+    makers = {"bare_set", "baseline", "object_maps", "object_masks"}
+    needed = before(stages, ["prediction"])
+    assert {stage.name for stage in stages} - needed == makers
 
 
 @pytest.mark.thorough
 def test_first_steps_of_context_generalisation(nicopp: Path, tmp_path: Path) -> None:
     more = [BY_EPOCH, "models=[densenet121]", "val_fraction=0.34"]
+    more += ["maptrial={model: test_resnet, size: 64, epochs: 1, batch_size: 8, threads: 1, device: cpu}"]
     pretrial = f"pretrial={{{TINY}, epochs: 1, moco: {{queue: 16}}}}"
     run("context_generalisation", nicopp, tmp_path, ["stage_b"], pretrial, *more)
     stages = tmp_path / "stages"
     with BetonReader(stages / "train_set/data.beton") as reader:
         assert sorted(set(reader.column("domain").tolist())) == [0, 1]
         assert reader.masks is not None and reader.masks.classes == ("background", "object")
+    assert len(list((stages / "object_masks/masks").rglob("*.png"))) == 36
+    with BetonReader(stages / "bare_set/data.beton") as bare, BetonReader(stages / "train_set/data.beton") as reader:
+        assert bare.ids == reader.ids
     [record] = [
         json.loads(line) for line in (stages / "stage_b,model=densenet121/run/metrics.jsonl").read_text().splitlines()
     ]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from fasttrain.beton_build.reader import BetonReader
 from fasttrain.recipes.check import check
 from fasttrain.recipes.expand import expand
 from fasttrain.recipes.graph import Stage
@@ -68,6 +69,20 @@ def test_any_domain_of_pacs_can_be_left_out(pacs: Path, toolbox: Toolbox, tmp_pa
     assert stages["train[model=lite0,round=1]"].body["model"] == "tf_efficientnet_lite0"
 
 
+def test_contexts_of_pacs(pacs: Path, toolbox: Toolbox, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").touch()
+    given = (f"data={pacs}", "target=photo", f"weights={tmp_path}/w.pth")
+    stages = sound("pacs_context", toolbox, tmp_path / "work", *given)
+    assert [Path(source).name for source in stages["photos"].body["sources"]] == ["art_painting", "cartoon", "sketch"]
+    assert len(stages["vote"].body["tables"]) == len(stages["average"].body["tables"]) == 4
+    alike = {"baseline": {"mixup"}, "stage_a": {"spatial", "spectral"}}
+    augments = {name: {**stages[name].body["augment"]} for name in alike}
+    for name, mixing in alike.items():
+        assert mixing == {key for key in augments[name] if key not in ("scale", "hflip", "policy")}
+    assert "weights" in stages["baseline"].body and "vflip" not in augments["stage_a"]
+    assert all("target_set" not in stages[name].needs for name in ("baseline", "stage_a", "stage_b", "object_masks"))
+
+
 @pytest.mark.parametrize("name", ["cifar10", "noisy_cifar10"])
 def test_cifar10(name: str, cifar: Path, toolbox: Toolbox, tmp_path: Path) -> None:
     sound(name, toolbox, tmp_path / "work", f"data={cifar}")
@@ -123,3 +138,30 @@ def test_pacs_to_its_end(pacs: Path, tmp_path: Path) -> None:
     done = run("pacs_rounds", tmp_path / "work", *sets)
     assert json.loads((tmp_path / "work/stages/accuracy,round=3/result.json").read_text())["samples"] == 12
     assert Path(done["report"]).exists()
+
+
+@pytest.mark.thorough
+def test_contexts_of_pacs_to_their_end(pacs: Path, tmp_path: Path) -> None:
+    tiny = ("start={model: test_resnet}", "model=test_resnet", "size=32", "object_size=64", "trial={threads: 1}")
+    short = ("epochs=1", "object_epochs=1", "epochs_c=1", "ramp_epochs=0", "ratios=[0.5, 1.0]")
+    sets = (f"data={pacs}", *tiny, *short)
+    work = tmp_path / "work"
+    done = run("pacs_context", work, *sets)
+    assert done["results"]["accuracy"]["samples"] == 12
+    assert len(list((work / "stages/object_masks/masks").rglob("*.png"))) == 36
+    with (
+        BetonReader(work / "stages/bare_set/val.beton") as bare,
+        BetonReader(work / "stages/train_set/val.beton") as val,
+    ):
+        assert bare.ids == val.ids and val.masks is not None
+    assert len(json.loads((work / "stages/prediction/submission.json").read_text())) == 12
+    told = report("pacs_context", work, *sets)
+    steps = [(one["step"], one["stage"], one["against"]) for one in told["gains"]]
+    assert steps[:3] == [
+        ("mixing by masks of objects", "predict_a", "predict_baseline"),
+        ("co-teacher", "predict_student", "predict_a"),
+        ("co-teacher", "predict_b", "predict_a"),
+    ]
+    assert {step for step, _, _ in steps[3:]} == {"further training", "ensemble", "re-distribution"}
+    assert told["gains"][0]["note"] == ""
+    assert "under the mask of its objects" in Path(told["html"]).read_text(encoding="utf-8")

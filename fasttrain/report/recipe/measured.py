@@ -47,8 +47,8 @@ class Gain:
     """What a step added.
 
     Attributes:
-        step: "ensemble", "re-distribution", "logit adjustment", "soup" or "pseudo-labels"; of masks "adaptation",
-            "self-training" or "soup".
+        step: "ensemble", "re-distribution", "logit adjustment", "soup" or "pseudo-labels"; of trainings see
+            `measured_trainings`; of masks "adaptation", "self-training" or "soup".
         stage: behind it.
         against: what it is compared with.
         before, after: of the figure.

@@ -122,7 +122,7 @@ def _of_step(view: RecipeView, step: str, one: MaskMeasure, alike: Sequence[Mask
     parts = [other for other in alike if other.made_by in begun]
     for other in _of_source_alone(view, one, alike):
         if other not in parts:
-            yield _gain(step, one, other, _unlike(stage, view.by_name[other.stage]) if step == "adaptation" else "")
+            yield _gain(step, one, other, unlike(stage, view.by_name[other.stage]) if step == "adaptation" else "")
     if step == "soup" and len(parts) > 1:
         mean = sum(part.miou for part in parts) / len(parts)
         yield Gain(step, one.name, f"mean of {len(parts)} members", mean, one.miou, figure=MIOU)
@@ -180,7 +180,7 @@ def _data_of(stage: StageView) -> frozenset[str]:
     return frozenset({*made, *stage.files.get("data", ())})
 
 
-def _unlike(stage: StageView, other: StageView) -> str:
+def unlike(stage: StageView, other: StageView) -> str:
     """Settings in which two trainings differ, so that it is not the step alone that made the difference."""
     one, two = (entry.record.get("settings", {}) for entry in (stage, other))
     names = [name for name in COMPARED if one.get(name) != two.get(name)]

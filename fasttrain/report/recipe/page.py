@@ -13,6 +13,7 @@ from fasttrain.report.recipe.graph import graph_figure
 from fasttrain.report.recipe.labels import cleaning_section, pseudo_section, redistribution_section
 from fasttrain.report.recipe.measured import TOP1, Gain, Measure, gains, measures
 from fasttrain.report.recipe.measured_masks import MIOU, MaskMeasure, mask_gains, mask_measures
+from fasttrain.report.recipe.measured_trainings import training_gains
 from fasttrain.report.recipe.pictures import pictures_section
 from fasttrain.report.recipe.provenance import provenance_section, stages_section
 from fasttrain.report.recipe.training import TRAININGS, training_section
@@ -65,7 +66,7 @@ def write_recipe_page(view: RecipeView, path: str | Path) -> Path:
 
 def _measured(view: RecipeView) -> tuple[list[Measure], list[MaskMeasure], list[Gain]]:
     found, masks = measures(view), mask_measures(view)
-    return found, masks, [*gains(view, found), *mask_gains(view, masks)]
+    return found, masks, [*training_gains(view, found), *gains(view, found), *mask_gains(view, masks)]
 
 
 def _attempted(title: str, make: Callable[[], Section | None]) -> Section | None:

@@ -9,7 +9,7 @@ from fasttrain.report.page import Block, Fold, Section, Table
 from fasttrain.report.recipe.views import RecipeView, StageView, brief_name, readable_time, spaced
 from fasttrain.report.tables import percent
 
-TRAININGS = ("pretrain", "train", "segment_train", "segment_adapt")  # what leaves a run
+TRAININGS = ("pretrain", "train", "objects_train", "segment_train", "segment_adapt")  # what leaves a run
 MAX_CURVES = 8  # runs; of more, those of the last round
 VALIDATED = {"top1": "top-1", "miou": "mIoU"}  # of a stage's result
 NOT_LAST = ("epoch", "images_per_s", "data_wait_fraction")  # counters, and what stands in the other table
