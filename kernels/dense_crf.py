@@ -5,6 +5,8 @@ inference with Potts potentials, whose kernels are normalised on both sides (``D
 K's rows), as the authors' program has them; a pixel has its own share in the sum.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -53,7 +55,7 @@ def dense_crf(
     """
     if energies.ndim != 3 or pixels.shape != (*energies.shape[1:], 3) or pixels.dtype != np.uint8:
         raise ValueError(f"energies {energies.shape} and pixels {pixels.shape} {pixels.dtype} are not of one image")
-    kernels: list[tuple[float, _Near | _Alike]] = []
+    kernels: list[tuple[float, _Normalised]] = []
     if near[1] and iterations:
         kernels.append((near[1], _Near(pixels.shape[:2], near[0])))
     if alike[2] and iterations:
@@ -74,7 +76,7 @@ def _softmax(values: np.ndarray) -> np.ndarray:
     return shares
 
 
-class _Normalised:
+class _Normalised(ABC):
     """A kernel, normalised on both sides. What it gives of 1 is known, so that the last label follows from the
     others."""
 
@@ -91,8 +93,9 @@ class _Normalised:
     def _both_sides(self, values: np.ndarray) -> np.ndarray:
         return self._scales * self._filter(self._scales * values)
 
+    @abstractmethod
     def _filter(self, values: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """The sums over all pixels, (H, W, C) of values (H, W, C)."""
 
 
 class _Near(_Normalised):

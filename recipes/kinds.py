@@ -4,7 +4,7 @@ A new kind is one entry of `KINDS`. Keys of a stage that are no inputs are optio
 ``--max-size``), or, with `takes_settings`, go into the file of settings that the command gets by ``--config``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fasttrain.base.config import nearest_name
@@ -14,32 +14,37 @@ from fasttrain.recipes.kind import (
     CLASSES,
     COUNTS,
     DATASET,
-    FIGURES,
     IDS,
     IMAGES,
     LABELS,
     MASKS,
     PALETTE,
     PICTURES,
-    RESULT,
     RULES,
     RUN,
     SCORES,
     SUBMISSION,
     TABLE,
     TRUTH,
-    WEIGHTS,
     WITHHELD,
     Body,
     Input,
     Kind,
     Output,
 )
+from fasttrain.recipes.kind_families import (
+    DATA,
+    DATASETS,
+    FIGURES_OUT,
+    MODELS,
+    TABLE_OUT,
+    best,
+    given,
+    of_a_model,
+    training,
+    unlabelled,
+)
 from fasttrain.recipes.toolbox import Toolbox
-
-
-def _given(*keys: str) -> Callable[[Body], bool]:
-    return lambda body: any(body.get(key) for key in keys)
 
 
 def is_withheld(body: Body) -> bool:
@@ -72,84 +77,12 @@ def _origin(body: Body) -> dict[str, Any]:
     return {"source": getattr(body.get("table"), "stage", None)} if "source" not in body else {}
 
 
-_DATASETS = (DATASET,)
-_DATA = (DATASET, IMAGES)
-_MODELS = (CHECKPOINT, WEIGHTS)
-_FIGURES = (Output("figures", FIGURES, RESULT),)
-_TABLE = (Output("table", TABLE, "table.arrow", "--out"),)
-
-
-_CHECKPOINT = Output("checkpoint", CHECKPOINT, "run/last.safetensors")
-_RUN = Output("run", RUN, "run")
-
-
-def _of_a_model(
-    name: str,
-    command: tuple[str, ...],
-    outputs: tuple[Output, ...],
-    models: tuple[str, ...] = _MODELS,
-    data: tuple[str, ...] = _DATA,
-    sees_target: bool = False,
-    tells_classes: bool = True,
-) -> Kind:
-    """A kind that runs a model over a data set; `tells_classes`: what it writes has the model's classes."""
-    return Kind(
-        name,
-        command,
-        inputs=(
-            Input("checkpoint", models, required=True, positional=True),
-            Input("data", data, required=True, positional=True, sees_target=sees_target),
-            Input("ids", (IDS, LABELS)),
-        ),
-        outputs=outputs,
-        uses_gpu=True,
-        torchrun=True,
-        same_classes=("checkpoint",) if tells_classes else (),
-        known_classes=(("data", "checkpoint"),) if tells_classes else (),
-        work="samples",
-        sized_by="data",
-    )
-
-
-def _training(
-    name: str,
-    command: tuple[str, ...],
-    inputs: tuple[Input, ...],
-    outputs: tuple[Output, ...],
-    same_classes: tuple[str, ...] = ("data",),
-    known_classes: tuple[tuple[str, str], ...] = (("val", "data"),),
-    work: str | None = "samples*epochs",
-) -> Kind:
-    """A kind that trains in a run's folder, and can be resumed there."""
-    return Kind(
-        name,
-        command,
-        inputs=inputs,
-        outputs=(_CHECKPOINT, *outputs, _RUN),
-        takes_settings=True,
-        out_setting="run",
-        resume="--resume",
-        uses_gpu=True,
-        torchrun=True,
-        counts_processes=True,
-        same_classes=same_classes,
-        known_classes=known_classes,
-        work=work,
-        sized_by="data",
-    )
-
-
-def _best(*validation: str) -> Output:
-    """Of a stage that validates on one of these inputs."""
-    return Output("best", CHECKPOINT, "run/best.safetensors", when=_given(*validation))
-
-
 KINDS: tuple[Kind, ...] = (
     Kind(
         "build",
         ("build",),
         inputs=(
-            Input("sources", _DATA, many=True, required=True, positional=True, sees_target=True),
+            Input("sources", DATA, many=True, required=True, positional=True, sees_target=True),
             Input("labels", (LABELS,)),
             Input("ids", (IDS, LABELS)),
             Input("classes", (CLASSES, DATASET)),
@@ -165,7 +98,7 @@ KINDS: tuple[Kind, ...] = (
                 DATASET,
                 "val.beton",
                 "--val-out",
-                when=_given("val_fraction"),
+                when=given("val_fraction"),
                 shows_target=has_target_masks,
             ),
             Output("labels", WITHHELD, "labels.csv", "--withhold-labels", when=is_withheld),
@@ -178,7 +111,7 @@ KINDS: tuple[Kind, ...] = (
         "corrupt",
         ("corrupt",),
         inputs=(
-            Input("sources", _DATA, many=True, required=True, positional=True),
+            Input("sources", DATA, many=True, required=True, positional=True),
             Input("classes", (CLASSES, DATASET)),
         ),
         outputs=(
@@ -195,23 +128,23 @@ KINDS: tuple[Kind, ...] = (
         work="samples",
         sized_by="sources",
     ),
-    _training(
+    training(
         "train",
         ("train",),
         inputs=(
-            Input("data", _DATA, many=True, required=True),
-            Input("val", _DATA, many=True),
-            Input("extra_val", _DATA, named=True),
+            Input("data", DATA, many=True, required=True),
+            Input("val", DATA, many=True),
+            Input("extra_val", DATA, named=True),
             Input("ids", (IDS, LABELS)),
             Input("val_ids", (IDS, LABELS)),
-            Input("weights", _MODELS),
+            Input("weights", MODELS),
             Input("distill.teacher", (CHECKPOINT, TABLE)),
             Input("co_teacher.domains", (LABELS,), bare_words=True),
             Input("loss.class_weights", (COUNTS,), words=("inverse", "effective")),
         ),
         outputs=(
-            _best("val", "extra_val"),
-            Output("averaged", CHECKPOINT, "run/swa.safetensors", when=_given("swa_start")),
+            best("val", "extra_val"),
+            Output("averaged", CHECKPOINT, "run/swa.safetensors", when=given("swa_start")),
             Output(
                 "teacher",
                 CHECKPOINT,
@@ -227,105 +160,83 @@ KINDS: tuple[Kind, ...] = (
         ),
         known_classes=(("val", "data"), ("extra_val", "data")),
     ),
-    _training(
+    training(
         "segment_train",
         ("segment", "train"),
         inputs=(
-            Input("data", _DATASETS, many=True, required=True),
-            Input("val", _DATASETS, many=True),
-            Input("weights", _MODELS),
+            Input("data", DATASETS, many=True, required=True),
+            Input("val", DATASETS, many=True),
+            Input("weights", MODELS),
         ),
-        outputs=(_best("val"),),
+        outputs=(best("val"),),
         work=None,
     ),
-    _training(
+    training(
         "segment_adapt",
         ("segment", "adapt"),
         inputs=(
-            Input("data", _DATASETS, many=True, required=True),
-            Input("target", _DATA, many=True, required=True),
-            Input("val", _DATASETS, many=True),
-            Input("weights", _MODELS),
+            Input("data", DATASETS, many=True, required=True),
+            Input("target", DATA, many=True, required=True),
+            Input("val", DATASETS, many=True),
+            Input("weights", MODELS),
         ),
         outputs=(
             Output("teacher", CHECKPOINT, "run/teacher.safetensors", when=lambda body: not _keeps_teacher(body)),
             Output("student", CHECKPOINT, "run/student.safetensors", when=_keeps_teacher),
-            _best("val"),
+            best("val"),
         ),
         work=None,
     ),
     Kind(
         "masks_show",
         ("masks", "show"),
-        inputs=(Input("data", _DATASETS, required=True, positional=True),),
+        inputs=(Input("data", DATASETS, required=True, positional=True),),
         outputs=(Output("pictures", PICTURES, "pictures", "--out"),),
     ),
-    _of_a_model(
+    of_a_model(
         "segment_predict",
         ("segment", "predict"),
         (Output("masks", MASKS, "masks", "--out"),),
         models=(CHECKPOINT,),
         tells_classes=False,
     ),
-    _of_a_model(
+    of_a_model(
         "segment_evaluate",
         ("segment", "evaluate"),
-        _FIGURES,
+        FIGURES_OUT,
         models=(CHECKPOINT,),
         data=(DATASET, TRUTH),
         sees_target=True,
     ),
-    _training(
-        "objects_train",
-        ("objects", "train"),
-        inputs=(
-            Input("data", _DATA, many=True, required=True),
-            Input("ids", (IDS, LABELS)),
-            Input("weights", _MODELS),
-        ),
-        outputs=(),
-        same_classes=(),
-        known_classes=(),
-    ),
-    _of_a_model(
+    unlabelled("objects_train", ("objects", "train")),
+    of_a_model(
         "objects_masks",
         ("objects", "masks"),
         (
             Output("masks", MASKS, "masks", "--out"),
             Output("classes", CLASSES, "masks/classes.txt"),
-            Output("pictures", PICTURES, "masks_pictures.png", when=_given("pictures")),
+            Output("pictures", PICTURES, "masks_pictures.png", when=given("pictures")),
         ),
         models=(CHECKPOINT,),
         tells_classes=False,
     ),
-    _training(
-        "pretrain",
-        ("pretrain",),
-        inputs=(
-            Input("data", _DATA, many=True, required=True),
-            Input("ids", (IDS, LABELS)),
-            Input("weights", _MODELS),
-        ),
-        outputs=(),
-        same_classes=(),
-        known_classes=(),
-    ),
+    unlabelled("pretrain", ("pretrain",)),
     Kind(
         "soup",
         ("soup",),
         inputs=(
             Input("checkpoints", (CHECKPOINT,), many=True, positional=True),
             Input("run", (RUN,)),
-            Input("val", _DATA),
-            Input("bn_data", _DATA),
+            Input("val", DATA),
+            Input("bn_data", DATA),
         ),
         outputs=(Output("checkpoint", CHECKPOINT, "soup.safetensors", "--out"),),
         uses_gpu=True,
         same_classes=("checkpoints",),
         known_classes=(("val", "checkpoints"),),
     ),
-    _of_a_model("predict", ("predict",), _TABLE),
-    _of_a_model("evaluate_model", ("evaluate",), _FIGURES, sees_target=True),
+    of_a_model("predict", ("predict",), TABLE_OUT),
+    of_a_model("evaluate_model", ("evaluate",), FIGURES_OUT, sees_target=True),
     Kind(
         "evaluate",
         ("scores", "evaluate"),
@@ -333,7 +244,7 @@ KINDS: tuple[Kind, ...] = (
             Input("table", (TABLE,), required=True, positional=True),
             Input("labels", (LABELS, WITHHELD), sees_target=True),
         ),
-        outputs=_FIGURES,
+        outputs=FIGURES_OUT,
         same_classes=("table",),
     ),
     Kind(
@@ -345,7 +256,7 @@ KINDS: tuple[Kind, ...] = (
             Input("labels", (LABELS,)),
             Input("ids", (IDS,)),
         ),
-        outputs=_TABLE,
+        outputs=TABLE_OUT,
         renamed={"space": "kind"},  # logits, probs or log_probs, as in `ensemble`
     ),
     Kind(
@@ -355,7 +266,7 @@ KINDS: tuple[Kind, ...] = (
             Input("tables", (TABLE,), many=True, required=True, positional=True),
             Input("validation", (TABLE,), many=True),
         ),
-        outputs=_TABLE,
+        outputs=TABLE_OUT,
         same_classes=("tables",),
     ),
     Kind(
@@ -367,7 +278,7 @@ KINDS: tuple[Kind, ...] = (
             Input("train_counts", (COUNTS, DATASET)),
             Input("rules", (RULES,), words=("ood_cv",)),
         ),
-        outputs=_TABLE,
+        outputs=TABLE_OUT,
         same_classes=("table",),
     ),
     Kind(
@@ -378,7 +289,7 @@ KINDS: tuple[Kind, ...] = (
             Input("prior", (COUNTS, DATASET), words=("uniform", "estimate", "train")),
             Input("calibrate", (TABLE,)),
         ),
-        outputs=_TABLE,
+        outputs=TABLE_OUT,
         same_classes=("table",),
     ),
     Kind(
