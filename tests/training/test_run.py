@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fasttrain.base.errors import ConfigError, FasttrainError, LoaderError, StoppedError, TrainingError
+from fasttrain.base.errors import ConfigError, FasttrainError, LoaderError, TrainingError
 from fasttrain.base.runs import RunFolder
 from fasttrain.beton_build.build import build
 from fasttrain.beton_build.options import BuildOptions
@@ -28,6 +28,8 @@ from fasttrain.models.weights import read_state_dict
 from fasttrain.training.run import STATE, Trainer, train
 from fasttrain.training.settings import TrainSettings
 from fasttrain.training.stepper import Stepper
+
+from .stopping import stopped_after
 
 
 @pytest.fixture
@@ -89,24 +91,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(settings, t
         (5, signal.SIGUSR1, {"sampling": {"class_balance": 1, "rest": "wrap", "draws": 20, "order": "windowed"}}),
     ],
 )
-def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, monkeypatch, stop_after, by, changes):
+def test_a_stopped_run_resumes_to_the_same_weights(settings, tmp_path, stop_after, by, changes):
     whole = run_all(settings(**changes))
     interrupted = settings(**changes, out=str(tmp_path / "stopped"))
-    seen = 0
-    real_step = Stepper.step
-
-    def step(self, *arguments):
-        nonlocal seen
-        real_step(self, *arguments)
-        seen += 1
-        if seen == stop_after:
-            os.kill(os.getpid(), by)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(TrainingError, match=f"stopped by {by.name} .*--resume"):
-            train(interrupted)
-    assert seen == stop_after
+    with stopped_after(stop_after, by, message="--resume"):
+        train(interrupted)
     result = train(interrupted, resume=True)
     assert equal(whole, read_state_dict(result.checkpoint))
     losses = [(record["epoch"], record["train_loss"]) for record in RunFolder(result.run).read_metrics()]
@@ -221,23 +210,15 @@ def test_a_part_of_the_samples_and_balanced_classes(settings, colour_tree, tmp_p
     assert np.bincount(seen).tolist() == [8, 8, 8]
 
 
-def test_broken_images_are_reported_at_the_end_even_after_a_resume(settings, colour_tree, tmp_path, monkeypatch):
+def test_broken_images_are_reported_at_the_end_even_after_a_resume(settings, colour_tree, tmp_path):
     folder = tmp_path / "images"
     shutil.copytree(colour_tree, folder)
     for name in ("red/1.jpg", "blue/2.jpg"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
     chosen = settings(data=str(folder), on_error="skip", epochs=2, batch_size=24, sampling={"rest": "wrap"})
-    real = Stepper.step
-
-    def step(self, *arguments):
-        real(self, *arguments)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(StoppedError, match="after epoch 1") as stopped:
-            train(chosen)
+    with stopped_after(1, message="after epoch 1") as stopped:
+        train(chosen)
     assert stopped.value.exit_code == 143
     for _ in range(2):  # the second time there is nothing left to do
         assert {entry["id"] for entry in train(chosen, resume=True).skipped} == {"red/1.jpg", "blue/2.jpg"}
@@ -343,17 +324,8 @@ def test_a_resumed_run_has_the_same_mean(settings, tmp_path):
     changes = {"epochs": 3, "swa_start": 1}
     whole = train(settings(**changes)).run / "swa.safetensors"
     folder = tmp_path / "halves"
-    with pytest.MonkeyPatch.context() as patched:
-        real = Stepper.step
-
-        def step(self, batch, global_step, *others):
-            real(self, batch, global_step, *others)
-            if global_step == 9:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(StoppedError):
-            train(settings(out=str(folder), **changes))
+    with stopped_after(10):
+        train(settings(out=str(folder), **changes))
     halves = train(settings(out=str(folder), **changes), resume=True).run / "swa.safetensors"
     assert equal(read_state_dict(whole), read_state_dict(halves))
 

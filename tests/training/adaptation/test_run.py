@@ -1,7 +1,5 @@
 """Whole adaptations on a handful of generated images, and what a step of one adds up."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fasttrain.base.config import load_settings
-from fasttrain.base.errors import ConfigError, TrainingError
+from fasttrain.base.errors import ConfigError
 from fasttrain.base.runs import RunFolder
 from fasttrain.loading.open_dataset import BetonDataset
 from fasttrain.models.segmentation import open_segmenter
@@ -26,6 +24,8 @@ from fasttrain.training.adaptation.task import AdaptSettings
 from fasttrain.training.monitor import LaggedLoss
 from fasttrain.training.run import Trainer
 from fasttrain.training.segmentation.run import train_segmenter
+
+from ..stopping import stopped_after
 
 Make = Callable[..., AdaptSettings]
 
@@ -110,26 +110,13 @@ def test_no_mask_of_the_target_is_read(
     assert student and teacher
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(
-    settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_weights(settings: Make, tmp_path: Path) -> None:
     dropping = {"head_dropout": 0.3, "drop_path_rate": 0.3}
     first = train_segmenter(settings("weights", iterations=2, interval=2))
     dropping["weights"] = str(first.checkpoint)  # with which features are compared, after the resumption, too
     whole = weights_of(settings("whole", **dropping))
-    seen: list[int] = []
-    real = AdaptationStepper.step
-
-    def step(self: AdaptationStepper, *arguments: Any) -> None:
-        real(self, *arguments)
-        seen.append(1)
-        if len(seen) == 3:  # in the midst of the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(AdaptationStepper, "step", step)
-        with pytest.raises(TrainingError, match="stopped by SIGTERM"):
-            train_segmenter(settings("stopped", **dropping))
+    with stopped_after(3, stepper=AdaptationStepper):  # in the midst of the second epoch
+        train_segmenter(settings("stopped", **dropping))
     resumed = weights_of(settings("stopped", **dropping), resume=True)
     for ours, theirs in zip(resumed, whole, strict=True):
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

@@ -1,20 +1,19 @@
 """Whole runs with losses and heads: that they act, and go with all else."""
 
-import os
-import signal
 from functools import partial
 
 import pytest
 import torch
 
-from fasttrain.base.errors import ConfigError, StoppedError
+from fasttrain.base.errors import ConfigError
 from fasttrain.inference.predict import predict
 from fasttrain.models.checkpoint import load_state
 from fasttrain.models.opened import open_model
 from fasttrain.models.weights import read_state_dict
 from fasttrain.scores.table import ScoreTable
 from fasttrain.training.run import train
-from fasttrain.training.stepper import Stepper
+
+from ..stopping import stopped_after
 
 LOSSES = ["ce", "bce", "focal", "jsd", "balanced_softmax", "logit_adjustment", "seesaw", "softmax_eql"]
 
@@ -120,22 +119,12 @@ def test_they_go_with_all_else(settings, colour_tree, others):
     assert any("in_training" in key for key in state["model"]) == ("batch_former" in others)
 
 
-def test_a_stopped_run_goes_on_with_its_gradient_statistics(settings, monkeypatch):
+def test_a_stopped_run_goes_on_with_its_gradient_statistics(settings):
     changes = {**ALL_OF_IT, "epochs": 3, "batch_former": {"layers": 1}, "ema": 0.5}
     whole = train(settings("whole", **changes)).run
-    chosen, real, seen = settings("halves", **changes), Stepper.step, 0
-
-    def step(self, *arguments):
-        nonlocal seen
-        real(self, *arguments)
-        seen += 1
-        if seen == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(StoppedError):
-            train(chosen)
+    chosen = settings("halves", **changes)
+    with stopped_after(3):
+        train(chosen)
     halves = train(chosen, resume=True).run
     states = [load_state(run / "last.state.pt") for run in (whole, halves)]
     assert states[0]["loss"]["positive"].min() > 0

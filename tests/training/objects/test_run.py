@@ -1,7 +1,5 @@
 """Whole runs that learn to map objects, on a handful of generated photos."""
 
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasttrain.base.errors import ConfigError, TrainingError, WeightsError
+from fasttrain.base.errors import ConfigError, WeightsError
 from fasttrain.base.runs import RunFolder
 from fasttrain.models.checkpoint import load_state
 from fasttrain.models.create import create_model
@@ -23,7 +21,8 @@ from fasttrain.training.objects.run import train_mapper
 from fasttrain.training.objects.settings import ObjectSettings
 from fasttrain.training.optimizers import create_optimizer
 from fasttrain.training.run import STATE
-from fasttrain.training.stepper import Stepper
+
+from ..stopping import stopped_after
 
 Make = Callable[..., ObjectSettings]
 
@@ -53,24 +52,11 @@ def test_a_run_says_what_its_maps_show(settings: Make, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("stop_after", [3, 4])
-def test_a_stopped_run_resumes_to_the_same_weights_and_figures(
-    stop_after: int, settings: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_weights_and_figures(stop_after: int, settings: Make) -> None:
     whole = train_mapper(settings())
-    seen, real = 0, Stepper.step
-
-    def step(self: Stepper, *arguments: Any) -> None:
-        nonlocal seen
-        real(self, *arguments)
-        seen += 1
-        if seen == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     stopped = settings("stopped")
-    with monkeypatch.context() as patched:
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(TrainingError, match="stopped by SIGTERM"):
-            train_mapper(stopped)
+    with stopped_after(stop_after):
+        train_mapper(stopped)
     assert load_state(RunFolder(stopped.out).path / STATE)["position"]["step"] == stop_after % 3
     resumed = train_mapper(stopped, resume=True)
     expected, found = read_state_dict(whole.checkpoint), read_state_dict(resumed.checkpoint)

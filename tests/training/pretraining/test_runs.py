@@ -1,7 +1,5 @@
 """Whole runs of pre-training on a handful of generated images."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 
 from fasttrain.base.config import load_settings
-from fasttrain.base.errors import ConfigError, TrainingError, WeightsError
+from fasttrain.base.errors import ConfigError, WeightsError
 from fasttrain.base.runs import RunFolder
 from fasttrain.models.checkpoint import load_state
 from fasttrain.models.encoder import open_encoder, require_classifier
@@ -18,7 +16,8 @@ from fasttrain.models.weights import read_state_dict
 from fasttrain.training.pretraining.run import PretrainResult, pretrain
 from fasttrain.training.pretraining.settings import PretrainSettings
 from fasttrain.training.run import STATE, train
-from fasttrain.training.stepper import Stepper
+
+from ..stopping import stopped_after
 
 METHODS: dict[str, dict[str, Any]] = {
     "moco": {"method": "moco", "model": "test_resnet", "moco": {"dim": 16, "groups": 2}, "optimizer": {"lr": 0.05}},
@@ -69,22 +68,11 @@ def test_a_run_leaves_an_encoder_that_training_goes_on_from(method, settings, sm
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_run_resumes_to_the_same_weights(method, settings, tmp_path, monkeypatch) -> None:
+def test_a_stopped_run_resumes_to_the_same_weights(method, settings) -> None:
     whole = pretrain(settings(method))
-    seen, real = 0, Stepper.step
-
-    def step(self: Stepper, *arguments: Any) -> None:
-        nonlocal seen
-        real(self, *arguments)
-        seen += 1
-        if seen == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     stopped = settings(method, "stopped")
-    with monkeypatch.context() as patched:
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(TrainingError, match="stopped by SIGTERM"):
-            pretrain(stopped)
+    with stopped_after(4):
+        pretrain(stopped)
     with pytest.raises(ConfigError, match="seed=0, not 1"):
         pretrain(settings(method, "stopped", seed=1), resume=True)
     resumed = pretrain(stopped, resume=True)

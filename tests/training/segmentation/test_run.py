@@ -1,15 +1,12 @@
 """Whole segmentation runs on a handful of generated images."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fasttrain.base.config import load_settings
-from fasttrain.base.errors import ConfigError, LoaderError, TrainingError
+from fasttrain.base.errors import ConfigError, LoaderError
 from fasttrain.base.runs import RunFolder
 from fasttrain.inference.labels import ClassMismatchError
 from fasttrain.models.segmentation import open_segmenter
@@ -18,7 +15,8 @@ from fasttrain.report.runs import summary
 from fasttrain.training.run import Trainer
 from fasttrain.training.segmentation.run import train_segmenter
 from fasttrain.training.segmentation.settings import SegmentSettings
-from fasttrain.training.stepper import Stepper
+
+from ..stopping import stopped_after
 
 
 @pytest.fixture
@@ -79,21 +77,11 @@ def equal(a, b):
         ({"iterations": 6, "interval": 3, "sampling": {"rare": {"temperature": 0.1, "min_pixels": 10}}}, 2),
     ],
 )
-def test_a_stopped_run_resumes_to_the_same_weights(settings, monkeypatch, changes, stop_after):
+def test_a_stopped_run_resumes_to_the_same_weights(settings, changes, stop_after):
     whole = weights_of(settings(**changes))
-    interrupted, seen, real = settings("stopped", **changes), [], Stepper.step
-
-    def step(self, *arguments):
-        real(self, *arguments)
-        seen.append(1)
-        if len(seen) == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Stepper, "step", step)
-        with pytest.raises(TrainingError, match="stopped by SIGTERM"):
-            train_segmenter(interrupted)
-    assert len(seen) == stop_after
+    interrupted = settings("stopped", **changes)
+    with stopped_after(stop_after):
+        train_segmenter(interrupted)
     resumed = read_state_dict(train_segmenter(interrupted, resume=True).checkpoint)
     assert equal(whole, resumed)
     with pytest.raises(ConfigError, match=r"started with size=32"):
