@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # no blur, which leaves nothing of 32 pixels (as in MoCo's own CIFAR demonstration).
     "moco": {
         "model": "resnet10_32",
-        "epochs": 10,
+        "epochs": 20,
         "batch_size": 64,
         "moco.momentum": 0.99,
         "moco.temperature": 0.1,
@@ -58,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # A decoder in proportion to the encoder, and a rate for as few steps.
     "mae": {
         "model": "vit_tiny_patch4_32",
-        "epochs": 8,
+        "epochs": 16,
         "batch_size": 128,
         "mae.decoder_width": 64,
         "mae.decoder_depth": 1,

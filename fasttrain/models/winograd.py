@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.kernels import winograd
+from fasttrain.models.native_tensors import by_pixels, like, pixels, takes_native, values
 
 
 class Passes(NamedTuple):
@@ -61,41 +62,29 @@ def winograd_passes(model: nn.Module) -> dict[str, Passes]:
 
 
 def _fits(images: Tensor, weight: Tensor) -> bool:
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # before anything that it would record
-        and type(images) is Tensor
-        and images.device.type == weight.device.type == "cpu"
-        and images.dtype == weight.dtype == torch.float32
-        and images.layout == torch.strided
-        and images.dim() == 4
-        and images.numel() > 0
-        and winograd.native_there()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return winograd.native_there() and takes_native(images, weight)
 
 
 def convolve(images: Tensor, weight: Tensor) -> Tensor:
     """(N, K, H, W) channels-last of images (N, C, H, W) and a weight (K, C, 3, 3) that `WinogradConv2d` takes."""
-    images = _by_pixels(images)
-    out = _like(images, len(weight))
-    winograd.convolve(_pixels(images), _values(weight), out=_pixels(out), threads=torch.get_num_threads())
+    images = by_pixels(images)
+    out = like(images, len(weight))
+    winograd.convolve(pixels(images), values(weight), out=pixels(out), threads=torch.get_num_threads())
     return out
 
 
 def gradient_by_images(gradient: Tensor, weight: Tensor) -> Tensor:
     """(N, C, H, W) channels-last, from the gradient by the outputs (N, K, H, W)."""
-    gradient = _by_pixels(gradient)
-    out = _like(gradient, weight.shape[1])
-    winograd.input_gradient(_pixels(gradient), _values(weight), out=_pixels(out), threads=torch.get_num_threads())
+    gradient = by_pixels(gradient)
+    out = like(gradient, weight.shape[1])
+    winograd.input_gradient(pixels(gradient), values(weight), out=pixels(out), threads=torch.get_num_threads())
     return out
 
 
 def gradient_by_weight(gradient: Tensor, images: Tensor, weight: Tensor) -> Tensor:
     """(K, C, 3, 3) in the layout of the weight, from the gradient by the outputs and the images."""
-    gradient, images, out = _by_pixels(gradient), _by_pixels(images), torch.empty_like(weight)
-    winograd.weight_gradient(_pixels(images), _pixels(gradient), out=_values(out), threads=torch.get_num_threads())
+    gradient, images, out = by_pixels(gradient), by_pixels(images), torch.empty_like(weight)
+    winograd.weight_gradient(pixels(images), pixels(gradient), out=values(out), threads=torch.get_num_threads())
     return out
 
 
@@ -137,21 +126,3 @@ class _Convolution(torch.autograd.Function):
         if own[1]:
             by_weight = gradient_by_weight(gradient, images, weight)
         return by_images, by_weight, by_bias, None
-
-
-def _by_pixels(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _like(images: Tensor, channels: int) -> Tensor:
-    shape = (images.shape[0], channels, *images.shape[2:])
-    return torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
-
-
-def _pixels(images: Tensor) -> Any:
-    """(N, H, W, C) of a channels-last (N, C, H, W), the same memory."""
-    return _values(images).transpose(0, 2, 3, 1)
-
-
-def _values(tensor: Tensor) -> Any:
-    return tensor.detach().numpy()

@@ -11,6 +11,7 @@ from fasttrain.base.console import say
 from fasttrain.base.errors import ConfigError
 from fasttrain.inference.forward import Amp, resolve_amp
 from fasttrain.loading.loader import Loader
+from fasttrain.models.depthwise import use_depthwise
 from fasttrain.models.winograd import Passes
 from fasttrain.training.epochs import EpochTable
 from fasttrain.training.freezing import freeze
@@ -60,6 +61,8 @@ def make_stepper(
     if winograd is None:
         winograd = _choose_winograd(module, task, device, amp, table)
     apply_winograd(module, winograd)
+    if _in_plain_float32(settings, device, amp):
+        use_depthwise(module)
     model = data_parallel(task.trained(module), device, settings.ddp)
     if settings.compile != "off":
         model = compiled(model, settings.compile)
@@ -86,7 +89,7 @@ def _choose_winograd(
 ) -> dict[str, Passes]:
     """By the largest images and batches of the run. Nothing where convolutions would not go that way after all."""
     settings: RunSettings = task.settings
-    if device.type != "cpu" or amp != "off" or settings.compile != "off":
+    if not _in_plain_float32(settings, device, amp):
         if not isinstance(settings.winograd, str):
             say("winograd is for a CPU, in float32 and without torch.compile, so it is left out here")
         return {}
@@ -94,6 +97,11 @@ def _choose_winograd(
     images = task.images_together(max(shape.batch_size for shape in table.shapes))
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     return choose_winograd(module, settings.winograd, images, size, memory_format)
+
+
+def _in_plain_float32(settings: RunSettings, device: torch.device, amp: Amp) -> bool:
+    """Whether convolutions may go by the kernels that are made for a CPU."""
+    return device.type == "cpu" and amp == "off" and settings.compile == "off"
 
 
 def _tell_of_compiling_again(table: EpochTable) -> None:

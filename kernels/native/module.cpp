@@ -5,6 +5,7 @@
 #include "augment_module.h"
 #include "buffer_view.h"
 #include "colour_module.h"
+#include "depthwise_module.h"
 #include "indexed_module.h"
 #include "jpeg_check.h"
 #include "jpeg_repack.h"
@@ -101,5 +102,6 @@ PYBIND11_MODULE(_native, module) {
   fasttrain::bind_augment(module);
   fasttrain::bind_scores(module);
   fasttrain::bind_winograd(module);
+  fasttrain::bind_depthwise(module);
   fasttrain::bind_permutohedral(module);
 }
