@@ -1,5 +1,6 @@
 """Depthwise convolutions with the gradients of `fasttrain.kernels.depthwise` on a CPU; forwards they are torch's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from fasttrain.kernels import depthwise
-from fasttrain.models.native_tensors import by_pixels, pixels, takes_native, values
+from fasttrain.models.native_tensors import by_pixels, pixels, takes_native, torch_gradients, values
 
 _Pair = tuple[int, int]
 
@@ -77,6 +78,28 @@ def _fits(images: Tensor, weight: Tensor) -> bool:
     )
 
 
+def gradients(
+    gradient: Tensor, images: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """By images (N, C, H, W) channels-last, weight (C, 1, height, width) and bias (C), each None unless `wanted`."""
+    by_images = torch.empty_like(images) if wanted[0] else None
+    factors = weight.detach()[:, 0].permute(1, 2, 0).contiguous()
+    by_weight = torch.empty_like(factors) if wanted[1] else None
+    depthwise.gradients(
+        pixels(images),
+        pixels(by_pixels(gradient)),
+        values(factors),
+        stride=stride,
+        padding=padding,
+        out=depthwise.Gradients(
+            None if by_images is None else pixels(by_images), None if by_weight is None else values(by_weight)
+        ),
+        threads=torch.get_num_threads(),
+    )
+    by_bias = gradient.sum((0, 2, 3)) if wanted[2] else None
+    return by_images, None if by_weight is None else by_weight.permute(2, 0, 1)[:, None].contiguous(), by_bias
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Pair) -> Tensor:
@@ -89,35 +112,5 @@ class _Convolution(torch.autograd.Function):
         images, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled() or not _fits(images, weight):  # the gradient is to be derived again
-            return (*_torch_gradients(gradient, images, weight, ctx.stride, ctx.padding, wanted), None, None)
-        by_images = torch.empty_like(images) if wanted[0] else None
-        factors = weight.detach()[:, 0].permute(1, 2, 0).contiguous()
-        by_weights = torch.empty_like(factors) if wanted[1] else None
-        depthwise.gradients(
-            pixels(images),
-            pixels(by_pixels(gradient)),
-            values(factors),
-            stride=ctx.stride,
-            padding=ctx.padding,
-            out=depthwise.Gradients(
-                None if by_images is None else pixels(by_images), None if by_weights is None else values(by_weights)
-            ),
-            threads=torch.get_num_threads(),
-        )
-        return (
-            by_images,
-            None if by_weights is None else by_weights.permute(2, 0, 1)[:, None].contiguous(),
-            gradient.sum((0, 2, 3)) if wanted[2] else None,
-            None,
-            None,
-        )
-
-
-def _torch_gradients(
-    gradient: Tensor, images: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, wanted: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
-    """Torch's gradients by images, weight and bias, each None unless `wanted`."""
-    found = torch.ops.aten.convolution_backward(
-        gradient, images, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], len(weight), list(wanted)
-    )
-    return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
+            return (*torch_gradients(gradient, images, weight, ctx.stride, ctx.padding, wanted), None, None)
+        return (*gradients(gradient, images, weight, ctx.stride, ctx.padding, wanted), None, None)

@@ -1,5 +1,6 @@
 """Tensors as the native kernels for training on a CPU take them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,3 +45,20 @@ def pixels(images: Tensor) -> Any:
 def values(tensor: Tensor) -> Any:
     """A tensor as an array, the same memory."""
     return tensor.detach().numpy()
+
+
+def torch_gradients(
+    gradient: Tensor,
+    images: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What torch makes of the same: gradients by images, weight and bias, each None unless `wanted`."""
+    groups = images.shape[1] // weight.shape[1]
+    found = torch.ops.aten.convolution_backward(
+        gradient, images, weight, [len(weight)], stride, padding, [1, 1], False, [0, 0], groups, list(wanted)
+    )
+    by_images, by_weight, by_bias = (one if asked else None for one, asked in zip(found, wanted, strict=True))
+    return by_images, by_weight, by_bias

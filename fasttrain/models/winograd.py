@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.kernels import winograd
-from fasttrain.models.native_tensors import by_pixels, like, pixels, takes_native, values
+from fasttrain.models.native_tensors import by_pixels, like, pixels, takes_native, torch_gradients, values
 
 
 class Passes(NamedTuple):
@@ -92,12 +92,7 @@ def direct_gradients(
     gradient: Tensor, images: Tensor, weight: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Torch's gradients by images, weight and bias, each None unless `wanted`."""
-    ones = [1, 1]
-    found = torch.ops.aten.convolution_backward(
-        gradient, images, weight, [len(weight)], ones, ones, ones, False, [0, 0], 1, list(wanted)
-    )
-    by_images, by_weight, by_bias = (one if asked else None for one, asked in zip(found, wanted, strict=True))
-    return by_images, by_weight, by_bias
+    return torch_gradients(gradient, images, weight, (1, 1), (1, 1), wanted)
 
 
 class _Convolution(torch.autograd.Function):
