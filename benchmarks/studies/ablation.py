@@ -12,6 +12,7 @@ What is measured on is looked at once a run, after its last epoch, and nothing i
 
     python benchmarks/studies/ablation.py probe PACS_FOLDER CIFAR10.tar.xz WEIGHTS.pth   # that each starts, and acts
     python benchmarks/studies/ablation.py run PACS_FOLDER CIFAR10.tar.xz WEIGHTS.pth --seeds 0 1 2
+    python benchmarks/studies/ablation.py table                           # what was measured, as Markdown
 
 `probe` takes a few steps with each family on the same images and keeps their losses. `run` takes a few minutes of one
 core a run, for the first seed of all families, then for the second, and so on. Resumable: results are kept in
@@ -70,7 +71,7 @@ class Task:
 PACS = Task(
     {"size": 128, "batch_size": 32, "epochs": 3, "warmup_epochs": 1},
     {"": "pacs_sketch", "in_domain": "pacs_val"},
-    ("top1", "macro_recall"),
+    ("top1", "in_domain_top1"),  # the 420 sketches are 60 of each class: top-1 is their macro recall as well
     {
         BASELINE: (),
         "label_smoothing": ("label_smoothing=0.1",),
@@ -260,16 +261,44 @@ def print_differences(results: dict[str, Any]) -> None:
                 print(f"{name:32} {figure:14} {found['mean']:+.4f}{error}  ({len(found['seeds'])} seeds)")
 
 
+def print_table(results: dict[str, Any]) -> None:
+    """A table for each task in percent: the baseline's means, and the differences of the others from it."""
+    for task, what in TASKS.items():
+        print(f"| `{task}`: " + " | ".join(["family", *what.figures]) + " |\n" + "|---" * (1 + len(what.figures)) + "|")
+        for family in what.families:
+            runs = results["families"][f"{task}/{family}"]["seeds"]
+            cells = [cell(runs, results["families"][f"{task}/{BASELINE}"]["seeds"], figure) for figure in what.figures]
+            print(" | ".join([f"| `{family}`", *cells]) + " |")
+        print()
+
+
+def cell(runs: dict[str, Any], baseline: dict[str, Any], figure: str) -> str:
+    """A family's figure: the mean of the baseline itself, or the difference from it with its standard error."""
+    if runs is baseline:
+        return f"{100 * statistics.mean(run[figure] for run in runs.values()):.1f}"
+    found = difference(runs, baseline, figure)
+    if found["mean"] is None:
+        return ""
+    error = "" if found["standard_error"] is None else f" ± {100 * found['standard_error']:.1f}"
+    return f"{100 * found['mean']:+.1f}{error}"
+
+
 def main() -> None:
     """What the first lines of this file say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("probe", "run"))
-    parser.add_argument("pacs", type=Path)
-    parser.add_argument("cifar10", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--families", nargs="+", help="only these, as TASK/FAMILY; the default is all")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("table")
+    for name in ("probe", "run"):
+        command = commands.add_parser(name)
+        command.add_argument("pacs", type=Path)
+        command.add_argument("cifar10", type=Path)
+        command.add_argument("weights", type=Path)
+        command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+        command.add_argument("--families", nargs="+", help="only these, as TASK/FAMILY; the default is all")
     given = parser.parse_args()
+    if given.command == "table":
+        print_table(json.loads(RESULTS.read_text()))
+        return
     families = {f"{task}/{name}": changes for task, what in TASKS.items() for name, changes in what.families.items()}
     if given.families and (unknown := set(given.families) - set(families)):
         parser.error(f"there is no family {', '.join(sorted(unknown))}; known are {', '.join(families)}")
