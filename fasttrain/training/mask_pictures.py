@@ -12,7 +12,8 @@ from fasttrain.inference.segmentation.overlays import overlay
 from fasttrain.loading.batch import MaskedBatch
 from fasttrain.training.pictures import pixels_of, shown_name
 
-_MARGIN, _LINE, _SWATCH, _ENTRY = 6, 20, 14, 130  # pixels
+_MARGIN = 6  # pixels
+_SHOWN = 900  # pixels that a page has across: what is wider is shown smaller, letters and all
 
 
 def mask_pictures(batch: MaskedBatch, info: MaskInfo, mean: Sequence[float], std: Sequence[float]) -> list[np.ndarray]:
@@ -37,18 +38,25 @@ def mask_grid(pictures: Sequence[np.ndarray], info: MaskInfo, used: Sequence[int
     high, wide = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     width = columns * (wide + _MARGIN) + _MARGIN
-    across = max(1, (width - _MARGIN) // _ENTRY)
-    legend = -(-(len(used) + 1) // across) * _LINE
+    letters = letter_size(width)
+    line, swatch, entry = 5 * letters // 3, 7 * letters // 6, 11 * letters
+    across = max(1, (width - _MARGIN) // entry)
+    legend = -(-(len(used) + 1) // across) * line
     grid = Image.new("RGB", (width, rows * (high + _MARGIN) + 2 * _MARGIN + legend), "white")
     for number, picture in enumerate(pictures):
         left, top = number % columns * (wide + _MARGIN), number // columns * (high + _MARGIN)
         grid.paste(Image.fromarray(picture), (_MARGIN + left, _MARGIN + top))
-    drawing, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
+    drawing, font = ImageDraw.Draw(grid), ImageFont.load_default(size=letters)
     colours, names = colours_of(info), info.classes
     entries = [(shown_name(number, names), colours[number]) for number in used]
     for number, (name, colour) in enumerate([*entries, ("ignored (striped)", (110, 110, 110))]):
-        left = _MARGIN + number % across * _ENTRY
-        top = rows * (high + _MARGIN) + _MARGIN + number // across * _LINE
-        drawing.rectangle((left, top, left + _SWATCH, top + _SWATCH), colour, "black")
-        drawing.text((left + _SWATCH + 4, top), name, "black", font)
+        left = _MARGIN + number % across * entry
+        top = rows * (high + _MARGIN) + _MARGIN + number // across * line
+        drawing.rectangle((left, top, left + swatch, top + swatch), colour, "black")
+        drawing.text((left + swatch + 4, top), name, "black", font)
     return np.asarray(grid)
+
+
+def letter_size(width: int) -> int:
+    """Pixels that letters need to be read on a picture of so many across that is shown on a page."""
+    return round(12 * max(1.0, width / _SHOWN))

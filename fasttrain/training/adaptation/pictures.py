@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 from fasttrain.base.atomic import atomic_open
 from fasttrain.beton_build.mask_info import MaskInfo
 from fasttrain.training.adaptation.stepper import Seen
-from fasttrain.training.mask_pictures import colours_of, mask_grid, overlay
+from fasttrain.training.mask_pictures import colours_of, letter_size, mask_grid, overlay
 from fasttrain.training.pictures import pixels_of
 
 MAX_SAMPLES = 4
 COLUMNS = ("source", "its labels", "target", "pseudo-labels", "mixed and augmented", "its labels", "weights")
-_LINE, _MARGIN = 18, 4
+_MARGIN = 4
 
 
 def adaptation_grid(seen: Seen, info: MaskInfo, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -60,14 +60,18 @@ def _with_margin(pictures: Sequence[np.ndarray], told: str) -> np.ndarray:
     high = pictures[0].shape[0]
     gap = np.full((high, _MARGIN, 3), 255, np.uint8)
     row = np.concatenate([part for picture in pictures for part in (picture, gap)], 1)
-    below = Image.new("RGB", (row.shape[1], _LINE), "white")
-    ImageDraw.Draw(below).text((0, 2), told, "black", ImageFont.load_default(size=12))
-    return np.concatenate([row, np.asarray(below)])
+    return np.concatenate([row, _line(row.shape[1], [(0, told)])])
 
 
 def _heading(width: int, side: int) -> np.ndarray:
-    heading = Image.new("RGB", (width, _LINE), "white")
-    drawing = ImageDraw.Draw(heading)
-    for number, name in enumerate(COLUMNS):
-        drawing.text((number * (side + _MARGIN), 2), name, "black", ImageFont.load_default(size=12))
-    return np.asarray(heading)
+    return _line(width, [(number * (side + _MARGIN), name) for number, name in enumerate(COLUMNS)])
+
+
+def _line(width: int, words: Sequence[tuple[int, str]]) -> np.ndarray:
+    """Words at their places from the left: uint8 (H, W, 3)."""
+    letters = letter_size(width)
+    line = Image.new("RGB", (width, 3 * letters // 2), "white")
+    drawing, font = ImageDraw.Draw(line), ImageFont.load_default(size=letters)
+    for left, word in words:
+        drawing.text((left, letters // 6), word, "black", font)
+    return np.asarray(line)
