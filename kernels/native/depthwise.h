@@ -1,7 +1,8 @@
 // The gradients of depthwise convolutions (each channel with a filter of its own), for training on a CPU.
 //
-// Each value of an image meets kernel x kernel weights and gradients in each of the two passes, two loads a multiplication:
-// what a core loads in a cycle, and what memory yields, are the floor, not the multiplications. Both passes go over one
+// Each value of an image meets kernel x kernel weights and gradients in each of the two passes. A multiplication loads one
+// of its factors and shares the other (pixels of a block their weights, weights of a block their gradients), so what a core
+// loads in a cycle, and for large images what memory yields, is the floor, not the multiplications. Both passes go over one
 // image after the other, so that its gradients come out of the cache the second time.
 #pragma once
 
