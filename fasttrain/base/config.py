@@ -57,7 +57,8 @@ def _explain(cls: type[Settings], problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']} (got {problem['input']!r})"
+        message = problem["msg"].removeprefix("Value error, ")  # pydantic's word for what our validators say
+        return f"{key}: {message} (got {problem['input']!r})"
     known = _known_keys(cls)
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(sorted(known))}"

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import field_validator
 
 from fasttrain.base.config import Settings, apply_overrides, load_settings, parse_scalar, read_yaml
 from fasttrain.base.errors import ConfigError
@@ -23,6 +24,21 @@ def test_an_unknown_key_names_the_nearest_one():
 def test_a_wrong_type_names_key_and_value():
     with pytest.raises(ConfigError, match=r"train: epochs: .*got 'many'"):
         load_settings(Outer, {"epochs": "many"}, "train")
+
+
+def test_what_a_check_says_stands_as_it_is():
+    class Odd(Settings):
+        side: int = 1
+
+        @field_validator("side")
+        @classmethod
+        def _is_odd(cls, value: int) -> int:
+            if value % 2 == 0:
+                raise ValueError("the side is even; take an odd one")
+            return value
+
+    with pytest.raises(ConfigError, match=r"^train: side: the side is even; take an odd one \(got 4\)$"):
+        load_settings(Odd, {"side": 4}, "train")
 
 
 def test_overrides_reach_nested_keys_and_leave_the_input_alone():
