@@ -7,7 +7,7 @@ from fasttrain.models.create import classifier_names, create_model, eval_view_of
 from fasttrain.models.whitening import whiten_first_convolution
 
 
-@pytest.mark.parametrize("name", ["airbench94", "airbench_small"])
+@pytest.mark.parametrize("name", ["airbench_small", "airbench94", "airbench95"])
 def test_it_is_a_model_like_those_of_timm(name):
     assert name in list_models("airbench*")
     view = eval_view_of(name)
@@ -16,10 +16,11 @@ def test_it_is_a_model_like_those_of_timm(name):
     assert classifier_names(model) == ("head",)
     images = torch.randn(2, 3, 32, 32)
     assert model(images).shape == (2, 7)
-    assert model.forward_features(images).shape == (2, 256, 3, 3)
+    features = model.num_features
+    assert model.forward_features(images).shape == (2, features, 3, 3)
     assert model(torch.randn(2, 3, 24, 24)).shape == (2, 7)
     model.reset_classifier(0)
-    assert model(images).shape == (2, 256)
+    assert model(images).shape == (2, features)
 
 
 def test_groups_begin_by_passing_channels_on():
