@@ -26,6 +26,11 @@ def native_there() -> bool:
     return _native is not None
 
 
+def gains_here() -> bool:
+    """Whether the native kernels are there, with the wide vectors (AVX2 or AVX-512) that make them worth it."""
+    return native_there() and _native.current_simd() in ("avx2", "avx512")
+
+
 def convolve(
     images: np.ndarray,
     weights: np.ndarray,

@@ -95,8 +95,7 @@ def _choose_winograd(
         return {}
     size = max(shape.size for shape in table.shapes)
     images = task.images_together(max(shape.batch_size for shape in table.shapes))
-    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    return choose_winograd(module, settings.winograd, images, size, memory_format)
+    return choose_winograd(module, settings.winograd, images, size)
 
 
 def _in_plain_float32(settings: RunSettings, device: torch.device, amp: Amp) -> bool:

@@ -148,8 +148,8 @@ class RunSettings(Settings):
             and optimizer stay outside. ``reduce-overhead`` and ``max-autotune`` replay the model's passes as CUDA
             graphs, whose gradients cannot be added up (torch issue 169545), so not with `micro_batch`.
         winograd: convolutions of 3 x 3 on a CPU in float32 may go by Winograd's way, with fewer operations. ``auto``
-            measures before the first step which of them gain by it (so that two runs may differ in the last bits; one
-            that is resumed keeps what was chosen); shell patterns of their names (``layer1.*``) choose; ``off``.
+            takes those that should gain by it, by their shapes; shell patterns of their names (``layer1.*``) choose;
+            ``off``.
         micro_batch: images that pass through the model at a time, where a batch is too large for the memory.
         grad_checkpointing: compute activations anew in the backward pass: less memory, a third more time.
         freeze: shell patterns of parameter names that do not learn (``stem.*``).

@@ -1,40 +1,47 @@
-"""Which convolutions of a model take Winograd's way in training on a CPU: those that gain by it.
+"""Which convolutions of a model take Winograd's way in training on a CPU: those that should gain by it.
 
-That is found out before the first step.
+That follows from their shapes alone, so that a run repeated has the same bits.
 """
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.base.console import say
-from fasttrain.base.distributed import gather_on_all
 from fasttrain.base.errors import ConfigError
 from fasttrain.kernels import winograd
-from fasttrain.models.winograd import (
-    Passes,
-    convolve,
-    direct_gradients,
-    gradient_by_images,
-    gradient_by_weight,
-    is_suitable,
-    use_winograd,
-)
+from fasttrain.models.winograd import Passes, is_suitable, use_winograd
 
 Choice = Literal["auto", "off"] | tuple[str, ...]
 
 LEAST_WORK = 50e6  # operations of a layer for a batch; below, what it takes is not the convolution
-LEAST_GAIN = 1.1  # that a pass must have, how many times as fast: what is measured once is not known to a percent
-LARGEST_DIFFERENCE = 1e-4  # from the direct way's result, relative, by the L2 norm
-ROUNDS = 3
-MEASURED_WORK, MEASURED_TILES = 1e9, 768  # operations, and tiles of 4 x 4, that a measurement needs
+LARGEST_COST = 0.9  # of the direct way's time: estimates are not exact to a tenth
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time of a pass by Winograd's way, as a part of the direct way's.
+
+    Fitted to oneDNN's times on 175 shapes (2 to 128 images of 7 to 56 pixels, 3 to 512 channels), on 1 and 2 cores with
+    AVX-512, in both memory formats.
+    """
+
+    products: float
+    image_transforms: float  # of each tile by channel of one side, where products are by pairs of channels
+    weight_transforms: float  # once for all tiles
+
+    def of(self, shape: "ConvolutionShape") -> float:
+        """What a pass over a shape costs."""
+        channels = 1 / shape.inputs + 1 / shape.outputs
+        return shape.padding * (self.products + self.image_transforms * channels) + self.weight_transforms / shape.tiles
+
+
+IMAGE_COST = Cost(products=0.33, image_transforms=5.0, weight_transforms=14.0)  # forward, and gradient by the input
+WEIGHT_COST = Cost(products=0.45, image_transforms=5.3, weight_transforms=60.0)
 
 
 @dataclass(frozen=True)
@@ -52,48 +59,44 @@ class ConvolutionShape:
         """Operations of the direct way."""
         return 18.0 * self.images * self.height * self.width * self.inputs * self.outputs
 
-    def sample(self) -> "ConvolutionShape":
-        """As many of the images as a measurement needs."""
-        tiles = -(-self.height // 4) * -(-self.width // 4)
-        enough = max(MEASURED_WORK * self.images / self.work, MEASURED_TILES / tiles)
-        images = min(self.images, int(enough) + 1)
-        return ConvolutionShape(images, self.inputs, self.outputs, self.height, self.width)
+    @property
+    def tiles(self) -> int:
+        """Tiles of 4 x 4 outputs that cover the images."""
+        return self.images * -(-self.height // 4) * -(-self.width // 4)
+
+    @property
+    def padding(self) -> float:
+        """Outputs of the tiles, for one of the images."""
+        return 16 * self.tiles / (self.images * self.height * self.width)
+
+    def gaining(self) -> Passes:
+        """The passes that Winograd's way should make faster."""
+        if self.work < LEAST_WORK:
+            return Passes(False, False, False)
+        images, weights = IMAGE_COST.of(self) < LARGEST_COST, WEIGHT_COST.of(self) < LARGEST_COST
+        return Passes(forward=images, input=images, weight=weights)
 
 
-def choose_winograd(
-    model: nn.Module, choice: Choice, images: int, size: int, memory_format: torch.memory_format
-) -> dict[str, Passes]:
-    """The convolutions that are to go by Winograd's way, by name. All ranks call it, and get what the first has found.
+def choose_winograd(model: nn.Module, choice: Choice, images: int, size: int) -> dict[str, Passes]:
+    """The convolutions that are to go by Winograd's way, by name.
 
     Args:
         model: on the CPU.
-        choice: ``auto`` measures both ways on the shapes that the model meets, some tens of milliseconds each, and
-            takes the faster, pass by pass; shell patterns of names take all passes of these convolutions without a
-            look.
+        choice: ``auto`` takes the passes that should gain on the shapes that the model meets; shell patterns of names
+            take all passes of these convolutions.
         images: that pass through the model at a time.
         size: their side in pixels.
-        memory_format: that they have.
 
     Raises:
         ConfigError: a pattern is of no convolution that Winograd's way is for.
     """
     suitable = [name for name, module in model.named_modules() if is_suitable(module)]
-    if choice == "off" or (choice == "auto" and not suitable):
+    if choice == "off" or (choice == "auto" and not (suitable and winograd.gains_here())):
         return {}
     if choice != "auto":
         return {name: Passes() for name in _matched(suitable, choice)}
-    measured: dict[ConvolutionShape, Passes] = {}
-    chosen: dict[str, Passes] = {}
-    if winograd.native_there():
-        for name, shape in _shapes(model, images, size).items():
-            if shape.work < LEAST_WORK:
-                continue
-            if shape not in measured:
-                measured[shape] = measure(shape.sample(), memory_format)
-            if any(measured[shape]):
-                chosen[name] = measured[shape]
-    agreed: dict[str, Passes] = gather_on_all(chosen)[0]
-    return agreed
+    passes = {name: shape.gaining() for name, shape in _shapes(model, images, size).items()}
+    return {name: gaining for name, gaining in passes.items() if any(gaining)}
 
 
 def apply_winograd(model: nn.Module, chosen: Mapping[str, Passes]) -> None:
@@ -102,48 +105,6 @@ def apply_winograd(model: nn.Module, chosen: Mapping[str, Passes]) -> None:
     use_winograd(model, chosen)
     if chosen:
         say(f"winograd: {len(chosen)} of {suitable} convolutions of 3 x 3")
-
-
-def measure(shape: ConvolutionShape, memory_format: torch.memory_format) -> Passes:
-    """The passes that gain time on a shape, and whose results agree with the direct way's."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*sides: int) -> Tensor:
-        return torch.randn(sides, generator=generator).contiguous(memory_format=memory_format)
-
-    images = random(shape.images, shape.inputs, shape.height, shape.width)
-    gradient = random(shape.images, shape.outputs, shape.height, shape.width)
-    weight = random(shape.outputs, shape.inputs, 3, 3)
-    return Passes(
-        forward=_gains(lambda: F.conv2d(images, weight, padding=1), lambda: convolve(images, weight)),
-        input=_gains(
-            lambda: direct_gradients(gradient, images, weight, (True, False, False))[0],
-            lambda: gradient_by_images(gradient, weight),
-        ),
-        weight=_gains(
-            lambda: direct_gradients(gradient, images, weight, (False, True, False))[1],
-            lambda: gradient_by_weight(gradient, images, weight),
-        ),
-    )
-
-
-def _gains(direct: Callable[[], Tensor | None], own: Callable[[], Tensor]) -> bool:
-    """Whether the second way is faster than the first, by the best of some rounds, and gives the same."""
-    best = [math.inf, math.inf]
-    for _ in range(ROUNDS):
-        expected, seconds = _timed(direct)
-        found, own_seconds = _timed(own)
-        best = [min(best[0], seconds), min(best[1], own_seconds)]
-    assert expected is not None and found is not None
-    same = (found - expected).norm() <= LARGEST_DIFFERENCE * expected.norm()
-    return bool(same) and best[0] >= LEAST_GAIN * best[1]
-
-
-def _timed(work: Callable[[], Tensor | None]) -> tuple[Tensor | None, float]:
-    """What a call gives, and the seconds it took."""
-    started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
 
 
 @torch.no_grad()

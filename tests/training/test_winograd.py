@@ -11,12 +11,11 @@ from fasttrain.kernels import winograd as kernels
 from fasttrain.models.checkpoint import load_state, save_state
 from fasttrain.models.weights import read_state_dict
 from fasttrain.models.winograd import Passes
-from fasttrain.training import winograd
 from fasttrain.training.run import STATE, train
 from fasttrain.training.stepper import Stepper
 from fasttrain.training.winograd import ConvolutionShape, choose_winograd
 
-BY_PIXELS = torch.channels_last
+NONE = Passes(False, False, False)
 
 
 @pytest.fixture(autouse=True)
@@ -32,62 +31,66 @@ def network():
 
 
 @pytest.fixture
-def measured(monkeypatch):
-    """The shapes that are measured, of which those of 8 channels gain in two passes."""
+def estimated(monkeypatch):
+    """The shapes that are asked about, of which those of 8 channels gain in two passes."""
     seen = []
 
-    def measure(shape, memory_format):
+    def gaining(shape):
         seen.append(shape)
-        return Passes(True, shape.inputs == 8, False) if shape.inputs == 8 else Passes(False, False, False)
+        return Passes(True, shape.inputs == 8, False) if shape.inputs == 8 else NONE
 
-    monkeypatch.setattr(winograd, "measure", measure)
-    monkeypatch.setattr(winograd, "LEAST_WORK", 0)
+    monkeypatch.setattr(ConvolutionShape, "gaining", gaining)
     return seen
 
 
-def test_each_shape_is_measured_once_and_the_gaining_passes_are_chosen(measured):
+def test_passes_that_gain_on_the_shapes_that_are_met_are_chosen(estimated):
     model = network().train()
-    chosen = choose_winograd(model, "auto", 4, 10, BY_PIXELS)
+    chosen = choose_winograd(model, "auto", 4, 10)
     assert chosen == {"2": Passes(True, True, False), "3": Passes(True, True, False)}
-    assert measured == [ConvolutionShape(4, 3, 8, 10, 10), ConvolutionShape(4, 8, 8, 5, 5)]
+    first, second = ConvolutionShape(4, 3, 8, 10, 10), ConvolutionShape(4, 8, 8, 5, 5)
+    assert estimated == [first, second, second]
     assert model.training
-    assert choose_winograd(model, "off", 4, 10, BY_PIXELS) == {}
+    assert choose_winograd(model, "off", 4, 10) == {}
 
 
-def test_small_layers_are_not_measured(measured, monkeypatch):
-    monkeypatch.setattr(winograd, "LEAST_WORK", 18 * 4 * 10 * 10 * 3 * 8 + 1)
-    assert choose_winograd(network(), "auto", 4, 10, BY_PIXELS) == {}
-    assert not measured
-
-
-def test_names_choose_without_a_measurement(measured):
-    assert choose_winograd(network(), ("0", "[3-9]"), 4, 10, BY_PIXELS) == {"0": Passes(), "3": Passes()}
-    assert not measured
+def test_names_choose_without_an_estimate(estimated):
+    assert choose_winograd(network(), ("0", "[3-9]"), 4, 10) == {"0": Passes(), "3": Passes()}
+    assert not estimated
     with pytest.raises(ConfigError, match=r"winograd 'conv1' is no convolution of 3 x 3 .* those are 0, 2, 3"):
-        choose_winograd(network(), ("conv1",), 4, 10, BY_PIXELS)
+        choose_winograd(network(), ("conv1",), 4, 10)
 
 
-def test_a_measurement_takes_what_is_faster_and_the_same(monkeypatch):
-    shape = ConvolutionShape(2, 8, 8, 6, 6)
-    monkeypatch.setattr(winograd, "LEAST_GAIN", 0.0)
-    assert winograd.measure(shape, BY_PIXELS) == Passes(True, True, True)
-    monkeypatch.setattr(winograd, "LARGEST_DIFFERENCE", 0.0)
-    assert winograd.measure(shape, BY_PIXELS) == Passes(False, False, False)
-    monkeypatch.setattr(winograd, "LARGEST_DIFFERENCE", 1e-4)
-    monkeypatch.setattr(winograd, "LEAST_GAIN", 1e9)
-    assert winograd.measure(shape, BY_PIXELS) == Passes(False, False, False)
+def test_nothing_is_chosen_without_wide_vectors(estimated, monkeypatch):
+    monkeypatch.setattr(kernels, "gains_here", lambda: False)
+    assert choose_winograd(network(), "auto", 4, 10) == {}
+    assert choose_winograd(network(), ("0",), 4, 10) == {"0": Passes()}
 
 
-def test_a_sample_is_as_large_as_a_measurement_needs():
-    assert ConvolutionShape(500, 64, 64, 56, 56).sample().images == 5
-    assert ConvolutionShape(500, 512, 512, 7, 7).sample().images == 193
-    assert ConvolutionShape(3, 512, 512, 7, 7).sample().images == 3
+def test_tiles_cover_the_images():
+    shape = ConvolutionShape(3, 8, 8, 5, 9)
+    assert shape.tiles == 3 * 2 * 3
+    assert shape.padding == 8 * 12 / (5 * 9)
 
 
-def test_a_run_says_what_it_chose_and_keeps_to_it_when_it_is_resumed(
-    small_run, tmp_path, measured, monkeypatch, capsys
-):
-    monkeypatch.setattr(winograd, "measure", lambda shape, _: Passes(True, True, shape.inputs == 32))
+@pytest.mark.parametrize(
+    ("shape", "passes"),
+    [
+        (ConvolutionShape(32, 64, 64, 56, 56), Passes(True, True, True)),  # ResNet-18's four stages at 224 pixels
+        (ConvolutionShape(32, 128, 128, 28, 28), Passes(True, True, True)),
+        (ConvolutionShape(32, 256, 256, 14, 14), Passes(True, True, True)),
+        (ConvolutionShape(32, 512, 512, 7, 7), Passes(True, True, False)),  # few tiles, large weights
+        (ConvolutionShape(2, 512, 512, 7, 7), NONE),
+        (ConvolutionShape(128, 3, 32, 56, 56), NONE),  # few channels: transforms take more than products
+        (ConvolutionShape(128, 8, 8, 56, 56), NONE),
+        (ConvolutionShape(2, 64, 64, 16, 16), NONE),  # too little work
+    ],
+)
+def test_what_was_measured_to_gain_is_taken(shape, passes):
+    assert shape.gaining() == passes
+
+
+def test_a_run_says_what_it_chose_and_keeps_to_it_when_it_is_resumed(small_run, monkeypatch, capsys):
+    monkeypatch.setattr(ConvolutionShape, "gaining", lambda shape: Passes(True, True, shape.inputs == 32))
     whole = read_state_dict(train(small_run("whole")).checkpoint)
     assert "winograd: 6 of 6 convolutions of 3 x 3" in capsys.readouterr().err
     stopped = small_run("stopped")
@@ -107,12 +110,12 @@ def test_a_run_says_what_it_chose_and_keeps_to_it_when_it_is_resumed(
     stored = load_state(Path(stopped.out) / STATE)["winograd"]
     assert len(stored) == 6
     assert [True, True, False] in stored.values()
-    monkeypatch.setattr(winograd, "measure", lambda shape, _: pytest.fail("measured again"))
+    monkeypatch.setattr(ConvolutionShape, "gaining", lambda shape: pytest.fail("chosen again"))
     resumed = read_state_dict(train(stopped, resume=True).checkpoint)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_run_of_before_goes_on_without(small_run, measured, capsys):
+def test_a_run_of_before_goes_on_without(small_run, estimated, capsys):
     run = small_run(epochs=1)
     state = load_state(train(run).run / STATE)
     del state["winograd"]
@@ -123,15 +126,15 @@ def test_a_run_of_before_goes_on_without(small_run, measured, capsys):
 
 
 @pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"winograd": False}, {"amp": "bf16", "winograd": ["conv1.3"]}])
-def test_runs_that_cannot_or_will_not_measure_nothing(small_run, measured, changes, capsys):
+def test_runs_that_cannot_or_will_not_choose_nothing(small_run, estimated, changes, capsys):
     result = train(small_run(epochs=1, **changes))
-    assert not measured
+    assert not estimated
     assert not load_state(result.run / STATE)["winograd"]
     assert ("so it is left out here" in capsys.readouterr().err) == (len(changes) == 2)
 
 
-def test_a_model_that_does_not_take_the_images_is_left_alone(measured):
-    assert choose_winograd(nn.Sequential(network(), nn.Linear(3, 3)), "auto", 4, 10, BY_PIXELS) == {}
+def test_a_model_that_does_not_take_the_images_is_left_alone(estimated):
+    assert choose_winograd(nn.Sequential(network(), nn.Linear(3, 3)), "auto", 4, 10) == {}
 
 
 def test_a_run_by_name_learns_as_one_without(small_run):
