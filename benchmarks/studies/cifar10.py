@@ -199,8 +199,7 @@ def step_cost(settings: TrainSettings, steps: int = 2) -> tuple[float, float]:
     counter = FlopCounterMode(display=False)
     with counter:
         step(model)
-    memory_format = torch.channels_last
-    apply_winograd(model, choose_winograd(model, settings.winograd, settings.batch_size, 32, memory_format))
+    apply_winograd(model, choose_winograd(model, settings.winograd, settings.batch_size, 32))
     step(called)
     seconds = []
     for _ in range(steps):
