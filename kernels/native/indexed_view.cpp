@@ -16,6 +16,22 @@ Mixing mixing_of(ColourModel colour) {
   }
 }
 
+// How many pixels of the first component stand beside and above each other for one sample of another; 1 where they are not a
+// whole number, so that its samples are resized as they are.
+struct Reduction {
+  int columns, rows;
+  Upsampling upsampling;
+};
+
+Reduction reduction_of(int whole_across, int across, int whole_down, int down, int width) {
+  Reduction found{whole_across % across == 0 ? whole_across / across : 1,
+                  whole_down % down == 0 ? whole_down / down : 1, Upsampling::repeated};
+  // As jinit_upsampler of libjpeg-turbo chooses it.
+  const bool halved = found.columns <= 2 && found.rows <= 2;
+  if (halved && (found.columns == 1 || width > 2)) found.upsampling = Upsampling::interpolated;
+  return found;
+}
+
 UnitRegion union_of(const std::vector<IndexedView>& views) {
   UnitRegion whole = views.front().region();
   for (const IndexedView& view : views) {
@@ -36,17 +52,26 @@ int IndexedView::add_axes(const IndexedHeader& header, int component) {
     if (seen.columns == own.columns && seen.rows == own.rows) return sources_[other].axes;
   }
   const View& view = view_;
-  const int side = block_side(header, component, eighths_);
-  const int across = own.columns * side, whole_across = header.components[0].columns * 8;
-  const int down = own.rows * side, whole_down = header.components[0].rows * 8;
-  const int width = (header.width * across + whole_across - 1) / whole_across;  // samples
-  const int height = (header.height * down + whole_down - 1) / whole_down;
-  make_axis(span_of(view.left, view.width, static_cast<double>(across) / whole_across, width, view.resized_width,
-                    view.offset_x, view.columns),
-            view.filter, view.hflip, x_[component]);
-  make_axis(span_of(view.top, view.height, static_cast<double>(down) / whole_down, height, view.resized_height,
-                    view.offset_y, view.lines),
-            view.filter, false, y_[component]);
+  const IndexedComponent& whole = header.components[0];
+  const int side = block_side(header, component, eighths_), whole_side = block_side(header, 0, eighths_);
+  const int across = own.columns * side, down = own.rows * side;  // samples of an MCU
+  const int width = (header.width * across + whole.columns * 8 - 1) / (whole.columns * 8);
+  const int height = (header.height * down + whole.rows * 8 - 1) / (whole.rows * 8);
+  const Reduction reduction = reduction_of(whole.columns * whole_side, across, whole.rows * whole_side, down, width);
+  if (reduction.columns > 1) {
+    make_sample_axis(x_[0], reduction.columns, reduction.upsampling, width, x_[component]);
+  } else {
+    make_axis(span_of(view.left, view.width, static_cast<double>(across) / (whole.columns * 8), width,
+                      view.resized_width, view.offset_x, view.columns),
+              view.filter, view.hflip, x_[component]);
+  }
+  if (reduction.rows > 1) {
+    make_sample_axis(y_[0], reduction.rows, reduction.upsampling, height, y_[component]);
+  } else {
+    make_axis(span_of(view.top, view.height, static_cast<double>(down) / (whole.rows * 8), height,
+                      view.resized_height, view.offset_y, view.lines),
+              view.filter, false, y_[component]);
+  }
   return component;
 }
 

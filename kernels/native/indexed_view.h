@@ -1,5 +1,6 @@
 // Views made straight from the planes of an indexed JPEG: each plane is resized by itself to the size of the view, and only
-// there are the three mixed into colours, so that chroma is never brought to the size of the image.
+// there are the three mixed into colours, so that chroma is never brought to the size of the image: the weights that resize
+// it hold libjpeg's upsampling as well.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 #include "resample_axis.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace fasttrain {
@@ -14,6 +15,19 @@ double cubic(double x) {  // Keys, "Cubic convolution interpolation for digital 
   if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
   if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
   return 0.0;
+}
+
+struct Share {  // of a pixel
+  int sample;
+  float weight;
+};
+
+// The two samples that a pixel is made of.
+std::array<Share, 2> shares_of(int pixel, int factor, Upsampling upsampling, int limit) {
+  const int own = std::min(pixel / factor, limit - 1);
+  if (upsampling == Upsampling::repeated) return {{{own, 1.0f}, {own, 0.0f}}};
+  const int beside = std::clamp(pixel % 2 == 0 ? own - 1 : own + 1, 0, limit - 1);
+  return {{{own, 0.75f}, {beside, 0.25f}}};
 }
 
 }  // namespace
@@ -65,6 +79,34 @@ void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis) {
     axis.high = std::max(axis.high, start + axis.taps);
   }
   for (int& start : axis.starts) start -= axis.low;
+}
+
+void make_sample_axis(const Axis& pixels, int factor, Upsampling upsampling, int limit, Axis& samples) {
+  const int outputs = static_cast<int>(pixels.starts.size());
+  const int beside = upsampling == Upsampling::interpolated ? 1 : 0;
+  const auto first_of = [&](int output) {
+    return std::max((pixels.low + pixels.starts[output] - beside) / factor, 0);
+  };
+  samples.taps = std::min((pixels.taps + 2 * beside + factor - 2) / factor + 1, limit);
+  samples.starts.resize(outputs);
+  samples.counts.assign(outputs, samples.taps);
+  samples.weights.assign(static_cast<std::size_t>(outputs) * samples.taps, 0.0f);
+  samples.low = limit;
+  samples.high = 0;
+  for (int output = 0; output < outputs; ++output) {
+    const int start = std::min(first_of(output), limit - samples.taps);
+    float* weights = samples.weights.data() + static_cast<std::size_t>(output) * samples.taps;
+    for (int k = 0; k < pixels.taps; ++k) {
+      const int pixel = pixels.low + pixels.starts[output] + k;
+      for (const Share& share : shares_of(pixel, factor, upsampling, limit)) {
+        weights[share.sample - start] += pixels.of(output)[k] * share.weight;
+      }
+    }
+    samples.starts[output] = start;
+    samples.low = std::min(samples.low, start);
+    samples.high = std::max(samples.high, start + samples.taps);
+  }
+  for (int& start : samples.starts) start -= samples.low;
 }
 
 }  // namespace fasttrain

@@ -32,4 +32,12 @@ struct Axis {
 // Overwrites `axis`, whose memory is used again. `mirrored` lists the outputs from the last to the first.
 void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis);
 
+// How a line of fewer samples becomes one of pixels, as libjpeg does it (jdsample.c): samples are repeated, or, where two pixels
+// come from one, each pixel has 3/4 of its own sample and 1/4 of the one beside it.
+enum class Upsampling { repeated, interpolated };
+
+// Overwrites `samples` with the weights that do both at once, the upsampling by `factor` (2 with interpolation) and then what
+// `pixels` does. `limit`: samples that there are.
+void make_sample_axis(const Axis& pixels, int factor, Upsampling upsampling, int limit, Axis& samples);
+
 }  // namespace fasttrain
