@@ -95,8 +95,9 @@ def run(archive: Path, variants: list[str], seeds: list[int], overrides: list[st
         results["build_seconds"] = seconds
     for variant in variants:
         name = " ".join([variant, *overrides])
-        entry = results["runs"].setdefault(name, {"settings": read_yaml(recipe(variant)), "seeds": {}})
-        if entry["settings"] != read_yaml(recipe(variant)):
+        settings = json.loads(json.dumps(read_yaml(recipe(variant))))  # with keys as the results have them
+        entry = results["runs"].setdefault(name, {"settings": settings, "seeds": {}})
+        if entry["settings"] != settings:
             sys.exit(f"{RESULTS} was measured with another {variant}.yaml; move it away")
         for seed in seeds:
             if str(seed) not in entry["seeds"]:
