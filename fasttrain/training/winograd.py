@@ -26,8 +26,8 @@ LARGEST_COST = 0.9  # of the direct way's time: estimates are not exact to a ten
 class Cost:
     """Time of a pass by Winograd's way, as a part of the direct way's.
 
-    Fitted to oneDNN's times on 175 shapes (2 to 128 images of 7 to 56 pixels, 3 to 512 channels), on 1 and 2 cores with
-    AVX-512, in both memory formats.
+    Fitted to oneDNN's times on 2 to 128 images of 7 to 56 pixels with 3 to 512 channels, on 1 and 2 cores with AVX-512,
+    in both memory formats; rounded up, so that little is chosen that loses (``benchmarks/studies/winograd_cost.py``).
     """
 
     products: float
