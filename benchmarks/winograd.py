@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from passes import Way, measure_layers
 
 from fasttrain.models.winograd import convolve, direct_gradients, gradient_by_images, gradient_by_weight
+from fasttrain.training.winograd import ConvolutionShape
 
 RESULTS = Path(__file__).parent / "results" / "winograd.json"
 
@@ -33,9 +34,14 @@ class Layer:
         return f"{self.inputs}:{self.outputs}:{self.side}"
 
     @property
+    def shape(self) -> ConvolutionShape:
+        """What `fasttrain train` chooses the way by."""
+        return ConvolutionShape(self.images, self.inputs, self.outputs, self.side, self.side)
+
+    @property
     def work(self) -> float:
         """Operations of the direct way, those of the padding included."""
-        return 18.0 * self.images * self.side**2 * self.inputs * self.outputs
+        return self.shape.work
 
 
 LAYERS = [
@@ -46,12 +52,12 @@ LAYERS = [
 ]
 
 
-def ways(layer: Layer) -> dict[str, tuple[Way, Way]]:
+def ways(layer: Layer, memory_format: torch.memory_format = torch.channels_last) -> dict[str, tuple[Way, Way]]:
     """Of each pass, ours and torch's."""
     torch.manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        return torch.randn(shape).contiguous(memory_format=memory_format)
 
     images = random(layer.images, layer.inputs, layer.side, layer.side)
     gradient = random(layer.images, layer.outputs, layer.side, layer.side)

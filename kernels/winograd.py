@@ -26,9 +26,9 @@ def native_there() -> bool:
     return _native is not None
 
 
-def gains_here() -> bool:
-    """Whether the native kernels are there, with the wide vectors (AVX2 or AVX-512) that make them worth it."""
-    return native_there() and _native.current_simd() in ("avx2", "avx512")
+def native_gains() -> bool:
+    """Whether the native kernels were built, and use instructions with which they are faster than torch's way."""
+    return _native is not None and _native.current_simd() != "portable"
 
 
 def convolve(

@@ -16,6 +16,7 @@ stretch). `--set` is for other machines, and part of the variant's name: ``--set
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -103,14 +104,20 @@ def run(archive: Path, variants: list[str], seeds: list[int], overrides: list[st
             if str(seed) not in entry["seeds"]:
                 entry["seeds"][str(seed)] = outcome = train_and_test(variant, seed, overrides)
                 print(name, seed, outcome, flush=True)
-                with atomic_path(RESULTS) as part:
-                    part.write_text(json.dumps(results, indent=2) + "\n")
+                keep(results)
         pairs = entry.setdefault("pairs", [])
-        while {str(2 * len(pairs)), str(2 * len(pairs) + 1)} <= set(entry["seeds"]):
-            pairs.append(together(variant, (2 * len(pairs), 2 * len(pairs) + 1), overrides))
+        for first in itertools.count(2 * len(pairs), 2):
+            if not {str(first), str(first + 1)} <= set(entry["seeds"]):
+                break
+            pairs.append(together(variant, (first, first + 1), overrides))
+    keep(results)
+    print_means(results["runs"])
+
+
+def keep(results: dict[str, Any]) -> None:
+    """Write the results."""
     with atomic_path(RESULTS) as part:
         part.write_text(json.dumps(results, indent=2) + "\n")
-    print_means(results["runs"])
 
 
 def folder_of(variant: str, seed: int, overrides: list[str]) -> Path:

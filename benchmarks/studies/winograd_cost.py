@@ -11,23 +11,23 @@ coefficients that would fit these times best.
 import argparse
 import itertools
 import json
-import math
 import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import nnls
 
 from fasttrain.base.atomic import atomic_path
 from fasttrain.base.memory import keep_freed_memory
-from fasttrain.models.winograd import convolve, direct_gradients, gradient_by_images, gradient_by_weight
 from fasttrain.tools.bench.measure import machine_facts
 from fasttrain.training.winograd import LEAST_WORK, ConvolutionShape
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from passes import milliseconds
+from winograd import Layer, ways
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "winograd_cost.json"
 SIDES = (7, 14, 16, 28, 32, 56)
@@ -47,9 +47,8 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()  # as `fasttrain train` has it
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
     memory_format = torch.contiguous_format if given.contiguous else torch.channels_last
-    rows = [[*shape_key(shape), *gains(shape, memory_format)] for shape in shapes()]
+    rows = [[layer.images, layer.inputs, layer.outputs, layer.side, *gains(layer, memory_format)] for layer in layers()]
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results["machine"] = machine_facts()
     results["columns"] = ["images", "inputs", "outputs", "side", *(f"gain_{name}" for name in PASSES)]
@@ -61,54 +60,33 @@ def main() -> None:
         print(f"{name}, {pass_name}: {verdict(rows, number)}")
 
 
-def shapes() -> list[ConvolutionShape]:
+def layers() -> list[Layer]:
     """The grid, without what is too little or too much work."""
-    all_shapes = itertools.product(SIDES, CHANNELS, IMAGES)
-    grid = [ConvolutionShape(images, *channels, side, side) for side, channels, images in all_shapes]
-    return [shape for shape in grid if LEAST_WORK <= shape.work <= MOST_WORK]
+    sides = itertools.product(SIDES, CHANNELS, IMAGES)
+    grid = [Layer("grid", images, *channels, side) for side, channels, images in sides]
+    return [layer for layer in grid if LEAST_WORK <= layer.work <= MOST_WORK]
 
 
-def shape_key(shape: ConvolutionShape) -> tuple[int, int, int, int]:
-    """Images, channels in and out, side."""
-    return shape.images, shape.inputs, shape.outputs, shape.height
+def gains(layer: Layer, memory_format: torch.memory_format) -> list[float]:
+    """How many times as fast Winograd's way is, by pass: the least times of some interleaved rounds."""
+    found = []
+    for own, direct in ways(layer, memory_format).values():
+        times = [(milliseconds(direct), milliseconds(own)) for _ in range(ROUNDS)]
+        theirs, ours = map(min, zip(*times, strict=True))
+        found.append(round(theirs / ours, 3))
+    return found
 
 
-def gains(shape: ConvolutionShape, memory_format: torch.memory_format) -> list[float]:
-    """How many times as fast Winograd's way is, by pass."""
-    images = torch.randn(shape.images, shape.inputs, shape.height, shape.width).contiguous(memory_format=memory_format)
-    weight = torch.randn(shape.outputs, shape.inputs, 3, 3).contiguous(memory_format=memory_format)
-    gradient = torch.randn(shape.images, shape.outputs, shape.height, shape.width)
-    gradient = gradient.contiguous(memory_format=memory_format)
-    seconds = fastest(
-        [
-            lambda: F.conv2d(images, weight, padding=1),
-            lambda: convolve(images, weight),
-            lambda: direct_gradients(gradient, images, weight, (True, False, False)),
-            lambda: gradient_by_images(gradient, weight),
-            lambda: direct_gradients(gradient, images, weight, (False, True, False)),
-            lambda: gradient_by_weight(gradient, images, weight),
-        ]
-    )
-    return [round(direct / own, 3) for direct, own in zip(seconds[::2], seconds[1::2], strict=True)]
-
-
-def fastest(works: list[Callable[[], Any]]) -> list[float]:
-    """Seconds of each, the least of some interleaved rounds."""
-    best = [math.inf] * len(works)
-    for _ in range(ROUNDS):
-        for number, work in enumerate(works):
-            started = time.perf_counter()
-            work()
-            best[number] = min(best[number], time.perf_counter() - started)
-    return best
+def shape_of(row: list[float]) -> ConvolutionShape:
+    """That a row of the results is about."""
+    return ConvolutionShape(*map(int, row[:4]), int(row[3]))
 
 
 def verdict(rows: list[list[float]], number: int) -> str:
     """The choices of a pass against its times."""
     chosen, left = [], []
-    for images, inputs, outputs, side, *measured in rows:
-        shape = ConvolutionShape(int(images), int(inputs), int(outputs), int(side), int(side))
-        (chosen if shape.gaining()[number] else left).append(measured[number])
+    for row in rows:
+        (chosen if shape_of(row).gaining()[number] else left).append(row[4 + number])
     lost = [gain for gain in left if gain > 1]
     return (
         f"{len(chosen)} of {len(rows)} chosen, {statistics.geometric_mean(chosen):.2f} times as fast, the least "
@@ -119,7 +97,7 @@ def verdict(rows: list[list[float]], number: int) -> str:
 
 def fit(rows: list[list[float]], number: int) -> np.ndarray:
     """The coefficients of a `Cost` by least squares of relative errors, none below 0."""
-    shaped = [(ConvolutionShape(*map(int, row[:4]), int(row[3])), row[4 + number]) for row in rows]
+    shaped = [(shape_of(row), row[4 + number]) for row in rows]
     terms = np.array([[s.padding, s.padding * (1 / s.inputs + 1 / s.outputs), 1 / s.tiles] for s, _ in shaped])
     gain = np.array([measured for _, measured in shaped])
     return nnls(terms * gain[:, None], np.ones(len(gain)))[0]

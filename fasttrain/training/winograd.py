@@ -91,7 +91,7 @@ def choose_winograd(model: nn.Module, choice: Choice, images: int, size: int) ->
         ConfigError: a pattern is of no convolution that Winograd's way is for.
     """
     suitable = [name for name, module in model.named_modules() if is_suitable(module)]
-    if choice == "off" or (choice == "auto" and not (suitable and winograd.gains_here())):
+    if choice == "off" or (choice == "auto" and not (suitable and winograd.native_gains())):
         return {}
     if choice != "auto":
         return {name: Passes() for name in _matched(suitable, choice)}

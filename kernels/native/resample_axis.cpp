@@ -84,9 +84,6 @@ void make_axis(const Span& span, Filter filter, bool mirrored, Axis& axis) {
 void make_sample_axis(const Axis& pixels, int factor, Upsampling upsampling, int limit, Axis& samples) {
   const int outputs = static_cast<int>(pixels.starts.size());
   const int beside = upsampling == Upsampling::interpolated ? 1 : 0;
-  const auto first_of = [&](int output) {
-    return std::max((pixels.low + pixels.starts[output] - beside) / factor, 0);
-  };
   samples.taps = std::min((pixels.taps + 2 * beside + factor - 2) / factor + 1, limit);
   samples.starts.resize(outputs);
   samples.counts.assign(outputs, samples.taps);
@@ -94,7 +91,8 @@ void make_sample_axis(const Axis& pixels, int factor, Upsampling upsampling, int
   samples.low = limit;
   samples.high = 0;
   for (int output = 0; output < outputs; ++output) {
-    const int start = std::min(first_of(output), limit - samples.taps);
+    const int first = std::max((pixels.low + pixels.starts[output] - beside) / factor, 0);
+    const int start = std::min(first, limit - samples.taps);
     float* weights = samples.weights.data() + static_cast<std::size_t>(output) * samples.taps;
     for (int k = 0; k < pixels.taps; ++k) {
       const int pixel = pixels.low + pixels.starts[output] + k;

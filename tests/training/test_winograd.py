@@ -61,7 +61,7 @@ def test_names_choose_without_an_estimate(estimated):
 
 
 def test_nothing_is_chosen_without_wide_vectors(estimated, monkeypatch):
-    monkeypatch.setattr(kernels, "gains_here", lambda: False)
+    monkeypatch.setattr(kernels, "native_gains", lambda: False)
     assert choose_winograd(network(), "auto", 4, 10) == {}
     assert choose_winograd(network(), ("0",), 4, 10) == {"0": Passes()}
 
