@@ -233,7 +233,8 @@ def predict(
     model: ModelOption = None,
     weights_match: MatchOption = "name",
     tta: Annotated[
-        Literal["none", "hflip", "fivecrop", "shift"], typer.Option(help="Test-time views whose logits are averaged.")
+        Literal["none", "hflip", "fivecrop", "tencrop", "multiscale", "shift"],
+        typer.Option(help="Test-time views whose logits are averaged."),
     ] = "none",
     size: SizeOption = None,
     batch_size: BatchOption = 64,

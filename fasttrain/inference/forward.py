@@ -1,13 +1,14 @@
 """One pass of a model over a loader."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fasttrain.base.console import progress
 from fasttrain.base.errors import ConfigError
+from fasttrain.inference.memory import is_out_of_memory
 from fasttrain.loading.batch import Batch
 from fasttrain.loading.loader import Loader
 
@@ -35,10 +36,23 @@ def autocast(device: torch.device | str, amp: Amp) -> torch.autocast:
     return torch.autocast(kind, dtype=AMP_DTYPES.get(amp), enabled=amp != "off")
 
 
+@torch.no_grad()
+def refusal(call: Callable[[Tensor], Tensor], images: Tensor, amp: Amp) -> str | None:
+    """What a model says of images that it does not take, such as those of another size; None if it takes them."""
+    try:
+        with autocast(images.device, amp):
+            call(images)
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # timm asserts, torch and others raise
+        if is_out_of_memory(error):
+            raise
+        return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    return None
+
+
 @torch.inference_mode()
 def forward_batches(
     model: nn.Module, loader: Loader, amp: Amp = "off", label: str = "predict"
-) -> Iterator[tuple[Batch, torch.Tensor]]:
+) -> Iterator[tuple[Batch, Tensor]]:
     """Yield each batch of `loader` with the model's logits float32 (B, C), showing progress."""
     was_training = model.training
     model.eval()

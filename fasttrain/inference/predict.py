@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fasttrain.base.distributed import gather_on_main, require_agreement
-from fasttrain.base.errors import ScoresError
-from fasttrain.inference.forward import Amp, forward_batches
+from fasttrain.base.errors import ConfigError, ScoresError
+from fasttrain.inference.forward import Amp, forward_batches, refusal
 from fasttrain.inference.labels import class_map
 from fasttrain.inference.skipped import report_skipped
 from fasttrain.inference.tta import test_time_views
 from fasttrain.loading.loader import Loader
+from fasttrain.loading.views import EvalView
 from fasttrain.models.opened import OpenedModel
 from fasttrain.scores.table import ScoreTable
 
@@ -49,8 +51,12 @@ def predict(
 
     Returns:
         {samples, out, images_per_s, skipped}; images_per_s counts every view of an image.
+
+    Raises:
+        ConfigError: `tta` shows images of a size that the model does not take.
     """
-    views = test_time_views(opened.view, tta)
+    views = test_time_views(opened.view, tta, opened.patch)
+    modules = _by_size(opened, views, tta, device, amp)
     started = time.monotonic()
     total: np.ndarray | None = None
     rows = np.empty(0, np.int64)
@@ -61,7 +67,7 @@ def predict(
         with Loader(data, batch_size, view=view, indices=ids, device=device, **how) as loader:
             if number == 0:
                 require_agreement({"data set": loader.dataset.fingerprint, "checkpoint": opened.weights_hash})
-            seen, logits = _one_view(opened, loader, amp, label)
+            seen, logits = _one_view(modules[view.size], opened.num_classes, loader, amp, label)
             if total is None:
                 rows, total = seen, logits
             else:  # damage that one view shows may lie outside of another one
@@ -80,14 +86,31 @@ def predict(
     raise AssertionError("there is always at least one view")
 
 
-def _one_view(opened: OpenedModel, loader: Loader, amp: Amp, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _by_size(
+    opened: OpenedModel, views: list[EvalView], tta: str, device: torch.device | str, amp: Amp
+) -> dict[int, nn.Module]:
+    """The model for each size of image that the views show it, tried before the first batch is decoded."""
+    modules = {view.size: opened.at_size(view.size) for view in views}
+    for size, module in modules.items():
+        reason = refusal(module, torch.zeros(1, 3, size, size, device=device), amp) if len(modules) > 1 else None
+        if reason is not None:
+            raise ConfigError(
+                f"--tta {tta} shows images of {size} pixels, and {opened.name} does not take them ({reason}); "
+                "choose other test-time views"
+            )
+    return modules
+
+
+def _one_view(
+    module: nn.Module, num_classes: int, loader: Loader, amp: Amp, label: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 (n,) and logits float32 (n, C) of this rank's valid samples."""
     rows, scores = [], []
-    for batch, logits in forward_batches(opened.module, loader, amp, label):
+    for batch, logits in forward_batches(module, loader, amp, label):
         rows.append(batch.ids[batch.valid].cpu())
         scores.append(logits[batch.valid].cpu())
     if not rows:
-        return np.empty(0, np.int64), np.empty((0, opened.num_classes), np.float32)
+        return np.empty(0, np.int64), np.empty((0, num_classes), np.float32)
     return torch.cat(rows).numpy(), torch.cat(scores).numpy()
 
 

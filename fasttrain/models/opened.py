@@ -1,5 +1,6 @@
 """A model ready to predict, from one of our checkpoints or from bare weights."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,29 @@ class OpenedModel:
     weights_hash: str
     metrics: dict[str, Any] = field(default_factory=dict)
     train_counts: list[int] | None = None
+
+    @property
+    def patch(self) -> int:
+        """Side in pixels of a transformer's patches, of which its images' sides are multiples; 1 without patches."""
+        side = getattr(getattr(self.module, "patch_embed", None), "patch_size", 1)
+        return int(side[0] if isinstance(side, tuple) else side)
+
+    def at_size(self, size: int) -> nn.Module:
+        """The model for images of `size` pixels: a copy with its positions resampled, where timm made it for one size.
+
+        A model that timm can make for one size alone comes as it is, and says itself what is wrong.
+
+        Raises:
+            WeightsError: it cannot be made for that size.
+        """
+        if size == self.view.size or not hasattr(self.module, "set_input_size"):
+            return self.module
+        module = copy.deepcopy(self.module)
+        try:
+            module.set_input_size(img_size=(size, size))  # type: ignore[operator]  # timm's, of models of one size
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise WeightsError(f"{self.name} cannot be made for images of {size} pixels: {error}") from error
+        return module
 
 
 def open_model(

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,17 @@ Match = Literal["name", "order"]
 # Keys under which training scripts nest the weights, averaged ones first.
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 
+# Tables with an entry for each place, or distance between two places, of a grid of patches.
+_POSITIONS = re.compile(r"(^|[._])(pos_embed|relative_position_bias_table|rel_pos_[hw])$")
+
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What `load_weights` did: number of tensors taken over, and whether the head is a new one."""
+    """What `load_weights` did: number of tensors taken over, of position tables resampled, whether the head is new."""
 
     tensors: int
     head_replaced: bool
+    resampled: int = 0
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -76,7 +82,8 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
         model: a model whose backbone fits the file.
         path: see `read_state_dict`.
         match: ``name`` joins tensors by name; ``order`` joins them by position, for a state dict of the same tensors
-            in the same order under other names (``num_batches_tracked`` counters are left out of both).
+            in the same order under other names (``num_batches_tracked`` counters are left out of both). Position
+            tables made for images of another size are resampled, where timm knows how.
         new_head: allow a classifier of another shape or kind, or none, in the file; the model's own starts anew then
             (from 0, where it is linear).
 
@@ -87,6 +94,8 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
     target = model.state_dict()
     if match == "order":
         source = _rename_by_order(source, target, path)
+    resampled = _resampled_positions(model, source, target)
+    source = source | resampled
     head, theirs = _head_keys(model, target), _head_keys(model, source)
     reshaped = {key for key in head & theirs if source[key].shape != target[key].shape}
     if reshaped and not new_head:
@@ -100,7 +109,7 @@ def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, n
     model.load_state_dict(kept, strict=False)
     if fresh:
         zero_head(model)
-    return LoadedWeights(tensors=len(kept), head_replaced=fresh)
+    return LoadedWeights(tensors=len(kept), head_replaced=fresh, resampled=len(resampled))
 
 
 def output_count(state: Mapping[str, Tensor], model: nn.Module, match: Match = "name") -> int | None:
@@ -142,6 +151,19 @@ def _rename_by_order(source: dict[str, Tensor], target: dict[str, Tensor], path:
             f"weights {path} hold {len(found)} tensors, the model {len(names)}: they cannot be matched by order"
         )
     return {name: source[key] for name, key in zip(names, found, strict=True)}
+
+
+def _resampled_positions(
+    model: nn.Module, source: dict[str, Tensor], target: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tables of positions that were made for another size of images than the model's, as timm resamples them."""
+    tables = [key for key in source.keys() & target.keys() if _POSITIONS.search(key)]
+    others = [key for key in tables if source[key].shape != target[key].shape]
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's, for its own weights
+    if not others or adapt is None:
+        return {}
+    made = adapt(dict(source), model)
+    return {key: made[key] for key in others if key in made and made[key].shape == target[key].shape}
 
 
 def _head_keys(model: nn.Module, target: Mapping[str, Tensor]) -> set[str]:

@@ -146,8 +146,11 @@ def create_trained(settings: TrainSettings, num_classes: int, size: int) -> nn.M
     if settings.weights is not None:
         loaded = load_weights(model, settings.weights, settings.weights_match)
         fresh = loaded.head_replaced or (by_order and settings.head.kind != "linear")
-        told = f"with {'a new' if fresh else 'their own'} head for {num_classes} classes"
-        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told if num_classes else 'without a head'}")
+        kind = "a new" if fresh else "their own"
+        told = f"with {kind} head for {num_classes} classes" if num_classes else "without a head"
+        if loaded.resampled:
+            told += f" and {loaded.resampled} tables of positions resampled to images of {size} pixels"
+        say(f"loaded {loaded.tensors} tensors of {settings.weights} {told}")
     if by_order:
         put_head(model, settings.head)
     return model

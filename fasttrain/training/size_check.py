@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fasttrain.base.errors import ConfigError
-from fasttrain.inference.forward import Amp, autocast
-from fasttrain.inference.memory import is_out_of_memory
+from fasttrain.inference.forward import Amp, refusal
 from fasttrain.training.distillation import Teacher
 
 
@@ -33,24 +32,11 @@ def check_sizes(
         for size in sorted(set(sizes)):
             image = torch.zeros(2, 3, size, size, device=device)  # two, since some compare views
             for what, call in shown.items():
-                reason = _failure(call, image, amp)
+                reason = refusal(call, image, amp)
                 if reason is not None:
                     raise ConfigError(_sentence(what, size, reason, what == name and _is_fixed(module)))
     finally:
         module.train(training)
-
-
-@torch.no_grad()
-def _failure(call: Callable[[Tensor], Tensor], image: Tensor, amp: Amp) -> str | None:
-    """What goes wrong with an image; None if nothing does."""
-    try:
-        with autocast(image.device, amp):
-            call(image)
-    except (AssertionError, RuntimeError, ValueError) as error:  # timm asserts, torch and others raise
-        if is_out_of_memory(error):
-            raise
-        return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-    return None
 
 
 def _is_fixed(module: nn.Module) -> bool:

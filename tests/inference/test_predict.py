@@ -45,13 +45,13 @@ def opened(checkpoint) -> OpenedModel:
     return open_model(checkpoint)
 
 
-@pytest.mark.parametrize("tta", ["none", "hflip", "fivecrop", "shift"])
+@pytest.mark.parametrize("tta", ["none", "hflip", "fivecrop", "tencrop", "multiscale", "shift"])
 def test_logits_are_the_mean_over_the_views(opened, colour_tree, tmp_path, tta):
     result = predict(opened, colour_tree, tmp_path / "s.arrow", tta=tta, batch_size=7)
     assert result["samples"] == 24
     table = ScoreTable.read(tmp_path / "s.arrow")
     expected = []
-    for view in views_of(opened.view, tta):
+    for view in views_of(opened.view, tta, opened.patch):
         with Loader(colour_tree, 24, view=view) as loader:
             batch = next(iter(loader))
             ids = loader.string_ids(batch.ids)
@@ -72,8 +72,42 @@ def test_the_views():
     five = views_of(view, "fivecrop")
     assert len({v.anchor for v in five}) == 5
     assert {v.crop_pct for v in five} == {0.875}  # else all five would be the whole image
-    with pytest.raises(ConfigError, match="tencrop"):
-        views_of(view, "tencrop")
+    ten = views_of(view, "tencrop")
+    assert len({(v.anchor, v.hflip) for v in ten}) == 10
+    assert {v.crop_pct for v in ten} == {0.875}
+    assert [v.size for v in views_of(view, "multiscale")] == [24, 32, 40]
+    with pytest.raises(ConfigError, match="fivecrop, tencrop"):
+        views_of(view, "twocrop")
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "sides"),
+    [(224, 1, [160, 224, 288]), (224, 16, [160, 224, 288]), (224, 14, [168, 224, 280]), (384, 4, [288, 384, 480])],
+)
+def test_scales_are_sides_that_strides_and_patches_divide(side, patch, sides):
+    assert [v.size for v in views_of(eval_view(side), "multiscale", patch)] == sides
+
+
+def test_a_model_of_one_size_is_shown_others_as_if_opened_at_them(colour_tree, tmp_path):
+    path = tmp_path / "vit.safetensors"
+    torch.manual_seed(0)
+    view = eval_view(64).model_dump(mode="json")
+    save_weights(path, create_model("test_vit", 3, size=64).state_dict(), CheckpointInfo("test_vit", 3, CLASSES, view))
+    predict(open_model(path), colour_tree, tmp_path / "all.arrow", tta="multiscale")
+    scores = []
+    for size in (48, 64, 80):
+        predict(open_model(path, size=size), colour_tree, tmp_path / "one.arrow")
+        scores.append(ScoreTable.read(tmp_path / "one.arrow").scores)
+    assert np.abs(scores[0] - scores[1]).max() > 1e-4
+    np.testing.assert_allclose(
+        ScoreTable.read(tmp_path / "all.arrow").scores, np.mean(scores, 0), rtol=1e-4, atol=1e-5
+    )  # fmt: skip
+
+
+def test_a_model_that_takes_one_size_alone_is_named_before_anything_is_decoded(checkpoint, tmp_path):
+    opened = OpenedModel("resmlp", create_model("resmlp_12_224", 3).eval(), eval_view(224), CLASSES, 3, "0123")
+    with pytest.raises(ConfigError, match="160 pixels, and resmlp does not take them"):
+        predict(opened, tmp_path / "nothing_there", tmp_path / "s.arrow", tta="multiscale")
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(opened, colour_tree):

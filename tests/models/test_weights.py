@@ -67,6 +67,28 @@ def test_weights_match_by_order_under_other_names(tmp_path, source):
         load_weights(other, tmp_path / "w.pth", "order")
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_coatnet", "test_maxvit"])
+def test_weights_for_images_of_another_size(tmp_path, name):
+    """As timm changes the size of a model that is there; the head is new, or not, as ever."""
+    torch.manual_seed(0)
+    source = create_model(name, 7, size=96)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    model = create_model(name, 7, size=128)
+    loaded = load_weights(model, tmp_path / "w.safetensors")
+    assert loaded.resampled and not loaded.head_replaced
+    source.set_input_size(img_size=(128, 128))
+    image = torch.randn(1, 3, 128, 128)
+    torch.testing.assert_close(model.eval()(image), source.eval()(image))
+    other = create_model(name, 3, size=128)
+    assert load_weights(other, tmp_path / "w.safetensors").head_replaced
+
+
+def test_another_model_at_another_size_is_refused(tmp_path):
+    save_file(create_model("vit_tiny_patch16_224", 3).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"is of shape .*192.*, the model.s .*96"):
+        load_weights(create_model("vit_tiny_patch16_224", 3, size=288, embed_dim=96), tmp_path / "w.safetensors")
+
+
 def test_code_in_a_weight_file_is_never_run(tmp_path):
     marker = tmp_path / "ran"
 
