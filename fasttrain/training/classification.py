@@ -149,7 +149,7 @@ def create_trained(settings: TrainSettings, num_classes: int, size: int) -> nn.M
         kind = "a new" if fresh else "their own"
         told = f"with {kind} head for {num_classes} classes" if num_classes else "without a head"
         if loaded.resampled:
-            told += f" and {loaded.resampled} tables of positions resampled to images of {size} pixels"
+            told += f", positions resampled to images of {size} pixels"
         say(f"loaded {loaded.tensors} tensors of {settings.weights} {told}")
     if by_order:
         put_head(model, settings.head)

@@ -40,7 +40,8 @@ def load_segmenter_weights(
     """
     if is_segmentation(path):
         return _load_checkpoint(module, path)
-    return LoadedSegmenter(load_backbone_weights(module.backbone, settings.backbone, path, match), True, True)
+    tensors = load_backbone_weights(module.backbone, settings.backbone, path, match)
+    return LoadedSegmenter(tensors, head_replaced=True, backbone_only=True)
 
 
 def load_backbone_weights(backbone: nn.Module, name: str, path: str | Path, match: Match = "name") -> int:
@@ -74,7 +75,7 @@ def _load_checkpoint(module: Segmenter, path: str | Path) -> LoadedSegmenter:
     kept = {key: value for key, value in source.items() if not (other and key in last)}
     _require_fit(kept, {key: value for key, value in target.items() if not (other and key in last)}, path)
     module.load_state_dict(kept, strict=False)
-    return LoadedSegmenter(len(kept), other)
+    return LoadedSegmenter(len(kept), head_replaced=other)
 
 
 def _into_backbone(backbone: nn.Module, source: Mapping[str, Tensor], path: str | Path) -> int:
