@@ -13,9 +13,10 @@ from fasttrain.cli.app import app
 from fasttrain.report.runs import differences, find_runs, move_to_trash, named_runs, summary, write_comparison
 
 
-def make_run(root, name, epochs=2, done=2, lr=0.1, pid=None):
+def make_run(root, name, epochs=2, done=2, lr=0.1, pid=None, **more):
     run = RunFolder(root / name)
-    run.write_start({"model": "resnet18", "epochs": epochs, "out": name, "optimizer": {"lr": lr, "name": "adamw"}})
+    settings = {"model": "resnet18", "epochs": epochs, "out": name, "optimizer": {"lr": lr, "name": "adamw"}, **more}
+    run.write_start(settings)
     start = run.read_json("start.json")
     run.write_json("start.json", {**start, "pid": pid or 2**22 + 1})
     for epoch in range(done):
@@ -49,6 +50,10 @@ def test_a_process_that_took_over_the_number_is_not_the_run(tmp_path):
 def test_settings_that_differ_are_told_under_dotted_names(tmp_path):
     runs = {name: make_run(tmp_path, name, lr=lr) for name, lr in (("a", 0.1), ("b", 0.2))}
     assert differences(runs) == {"optimizer.lr": {"a": 0.1, "b": 0.2}}
+    sets = {
+        name: make_run(tmp_path, f"sets/{name}", extra_val=sets) for name, sets in (("a", {}), ("b", {"x": "x.beton"}))
+    }
+    assert differences(sets) == {"extra_val.x": {"a": None, "b": "x.beton"}}
     page = write_comparison(runs, tmp_path / "page.html").read_text()
     assert "optimizer.lr" in page and "data:image/svg+xml" in page
     with pytest.raises(ConfigError, match="no curves to plot"):
