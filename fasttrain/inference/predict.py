@@ -89,10 +89,10 @@ def predict(
 def _by_size(
     opened: OpenedModel, views: list[EvalView], tta: str, device: torch.device | str, amp: Amp
 ) -> dict[int, nn.Module]:
-    """The model for each size of image that the views show it, tried before the first batch is decoded."""
+    """The model for each size of image that the views show it; other sizes than its own are tried before decoding."""
     modules = {view.size: opened.at_size(view.size) for view in views}
-    for size, module in modules.items():
-        reason = refusal(module, torch.zeros(1, 3, size, size, device=device), amp) if len(modules) > 1 else None
+    for size in sorted(modules.keys() - {opened.view.size}):
+        reason = refusal(modules[size], torch.zeros(1, 3, size, size, device=device), amp)
         if reason is not None:
             raise ConfigError(
                 f"--tta {tta} shows images of {size} pixels, and {opened.name} does not take them ({reason}); "

@@ -78,12 +78,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, path: str | Path, match: Match = "name", *, new_head: bool = True) -> LoadedWeights:
     """Load a weight file into `model` in place.
 
+    Tables of positions that were made for images of another size are resampled, where timm knows how.
+
     Args:
         model: a model whose backbone fits the file.
         path: see `read_state_dict`.
         match: ``name`` joins tensors by name; ``order`` joins them by position, for a state dict of the same tensors
-            in the same order under other names (``num_batches_tracked`` counters are left out of both). Position
-            tables made for images of another size are resampled, where timm knows how.
+            in the same order under other names (``num_batches_tracked`` counters are left out of both).
         new_head: allow a classifier of another shape or kind, or none, in the file; the model's own starts anew then
             (from 0, where it is linear).
 

@@ -84,8 +84,9 @@ def differences(runs: dict[str, RunFolder]) -> dict[str, dict[str, Any]]:
     """Settings in which runs differ: each with its value by run (None where a run does not have it)."""
     settings = {name: flat(run.read_json("config.json")) for name, run in runs.items()}
     keys = dict.fromkeys(key for values in settings.values() for key in values if key != "out")
-    groups = {key[:end] for key in keys for end in range(len(key)) if key[end] == "."}  # of one that has them empty
-    table = {key: {name: values.get(key) for name, values in settings.items()} for key in keys if key not in groups}
+    # A group that one run has empty, as `flat` gives it, says nothing beside its members in another one.
+    leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
+    table = {key: {name: values.get(key) for name, values in settings.items()} for key in leaves}
     return {key: values for key, values in table.items() if len({repr(value) for value in values.values()}) > 1}
 
 

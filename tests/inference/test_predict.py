@@ -99,12 +99,11 @@ def test_a_model_of_one_size_is_shown_others_as_if_opened_at_them(colour_tree, t
         predict(open_model(path, size=size), colour_tree, tmp_path / "one.arrow")
         scores.append(ScoreTable.read(tmp_path / "one.arrow").scores)
     assert np.abs(scores[0] - scores[1]).max() > 1e-4
-    np.testing.assert_allclose(
-        ScoreTable.read(tmp_path / "all.arrow").scores, np.mean(scores, 0), rtol=1e-4, atol=1e-5
-    )  # fmt: skip
+    found = ScoreTable.read(tmp_path / "all.arrow").scores
+    np.testing.assert_allclose(found, np.mean(scores, 0), rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_that_takes_one_size_alone_is_named_before_anything_is_decoded(checkpoint, tmp_path):
+def test_a_model_that_takes_one_size_alone_is_named_before_anything_is_decoded(tmp_path):
     opened = OpenedModel("resmlp", create_model("resmlp_12_224", 3).eval(), eval_view(224), CLASSES, 3, "0123")
     with pytest.raises(ConfigError, match="160 pixels, and resmlp does not take them"):
         predict(opened, tmp_path / "nothing_there", tmp_path / "s.arrow", tta="multiscale")
